@@ -1,0 +1,202 @@
+"""The parameters of every stage: frozen, typed, unknown keys refused.
+
+Each field is at once a command-line option (``--label-key``), an MLproject
+parameter (``label_key``) and an attribute. Groups of fields that several
+stages share are written once and combined.
+"""
+
+from typing import Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from annotary.errors import ConfigError
+
+DEFAULT_OUTPUT = "annotary-output"
+DEFAULT_MODEL_NAME = "cell-annotator"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+Device = Literal["auto", "cpu", "cuda"]
+Part = TypeVar("Part", bound="StageConfig")
+
+
+class StageConfig(BaseModel):
+    """Base of all configurations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def from_options(cls, options: dict[str, object]) -> Self:
+        """Check the values of a command line.
+
+        Raises
+        ------
+        ConfigError
+            Naming the first option whose value cannot be used.
+        """
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"--{name.replace('_', '-')}",
+                expected=f"another value ({first['msg']})",
+                found=repr(first["input"]),
+                remedy="See the command's --help for the values it takes.",
+            ) from error
+
+    def part(self, stage: type[Part], **own: object) -> Part:
+        """Take the fields of one stage out of a larger configuration.
+
+        Parameters
+        ----------
+        stage
+            Configuration whose fields are taken.
+        own
+            Fields of ``stage`` that this configuration does not have, or
+            that get another value.
+        """
+        shared = set(stage.model_fields) & set(type(self).model_fields)
+        values = {name: getattr(self, name) for name in shared}
+        return stage.model_validate(values | own)
+
+
+class SeedOption(StageConfig):
+    """The seed of everything random."""
+
+    seed: int = Field(42, ge=0, description="Seed of every random choice.")
+
+
+class DeviceOption(StageConfig):
+    """Where a network computes."""
+
+    device: Device = Field("auto", description="Where a network computes; auto takes CUDA if there.")
+
+
+class ModelNameOption(StageConfig):
+    """Which registered model."""
+
+    model_name: str = Field(DEFAULT_MODEL_NAME, min_length=1, description="Registered model.")
+
+
+class DatasetOption(StageConfig):
+    """Which dataset file."""
+
+    dataset: str = Field(
+        min_length=1, description="Dataset file written by preprocess: a path or a runs:/ address."
+    )
+
+
+class CountsOptions(StageConfig):
+    """Where a file keeps its counts and what is known of them."""
+
+    counts_layer: str = Field(
+        "", description='Layer with raw counts; empty looks in layers["counts"], .raw, X.'
+    )
+    depth_key: str = Field(
+        "", description="obs column with each cell's counts over all genes, for files cut to some genes."
+    )
+
+
+class QualityOptions(StageConfig):
+    """What preprocess removes, and which genes it keeps."""
+
+    label_key: str = Field(
+        "",
+        description="obs column with the labels; empty means cell_type, or bulk_labels in the embedded data.",
+    )
+    n_genes_key: str = Field(
+        "", description="obs column with each cell's expressed genes, for files cut to some genes."
+    )
+    min_genes: int = Field(200, ge=0, description="Cells with fewer expressed genes are removed.")
+    min_cells: int = Field(10, ge=0, description="Genes expressed in fewer cells are removed.")
+    doublets: Literal["solo", "none"] = Field("solo", description="Doublet caller.")
+    doublet_epochs: int = Field(20, ge=1, description="Epochs of SOLO's two networks.")
+    val_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the validation cells.")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the test cells.")
+    n_top_genes: int = Field(
+        1200, ge=1, description="Highly variable genes in the panel, chosen on training cells."
+    )
+
+
+class TuningOptions(StageConfig):
+    """How the baselines are tuned."""
+
+    n_trials: int = Field(8, ge=1, description="Optuna trials of each baseline.")
+    n_folds: int = Field(
+        3, ge=2, le=20, description="Cross-validation folds of a trial, on training and validation cells."
+    )
+
+
+class NetworkOptions(StageConfig):
+    """Shape and training of the transformer."""
+
+    tokens: Literal["expressed", "all"] = Field(
+        "expressed", description="Tokens of a cell: its expressed panel genes, or all panel genes."
+    )
+    n_bins: int = Field(14, ge=1, le=250, description="Expression bins of a cell.")
+    d_model: int = Field(64, ge=8, description="Width of the network.")
+    n_layers: int = Field(2, ge=1, description="Attention blocks.")
+    n_heads: int = Field(4, ge=1, description="Attention heads; must divide d_model.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout.")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
+    batch_size: int = Field(32, ge=1, description="Cells in a training batch.")
+    max_epochs: int = Field(30, ge=1, description="Most epochs.")
+    patience: int = Field(
+        8, ge=1, description="Epochs without a better validation macro-F1 before training ends."
+    )
+
+
+class PreprocessConfig(QualityOptions, CountsOptions, SeedOption):
+    """Raw counts in, one dataset file out."""
+
+    input: str = Field("", description="h5ad file; empty takes the embedded pbmc68k_reduced data.")
+    output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the dataset file.")
+
+
+class BaselinesConfig(TuningOptions, DatasetOption, SeedOption):
+    """Tune and train logistic regression and random forest."""
+
+
+class TransformerConfig(NetworkOptions, DeviceOption, DatasetOption, SeedOption):
+    """Train the self-attention network."""
+
+
+class EvaluateConfig(ModelNameOption, DeviceOption, DatasetOption):
+    """Compare candidates on the test cells and register them."""
+
+    candidates: str = Field(
+        "", description="Comma-separated model ids; empty takes every model trained on the dataset."
+    )
+
+
+class PromoteConfig(ModelNameOption, DeviceOption):
+    """Move the alias champion."""
+
+    mode: Literal["enabled", "dry_run", "disabled"] = Field(
+        "enabled", description="enabled promotes, dry_run says what it would do, disabled does nothing."
+    )
+
+
+class ScoreConfig(CountsOptions, ModelNameOption, DeviceOption):
+    """Annotate one file or every h5ad file of a folder."""
+
+    input: str = Field(min_length=1, description="h5ad file, or folder of h5ad files, to annotate.")
+    output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the annotated files.")
+    alias: str = Field(CHAMPION, min_length=1, description="Alias of the version to use.")
+    chunk_size: int = Field(4096, ge=1, description="Cells read at a time.")
+
+
+class MainConfig(
+    QualityOptions, TuningOptions, NetworkOptions, CountsOptions, ModelNameOption, DeviceOption, SeedOption
+):
+    """The whole way: preprocess, baselines, transformer, evaluate, promote, score."""
+
+    input: str = Field("", description="h5ad file; empty takes the embedded pbmc68k_reduced data.")
+    output: str = Field(
+        DEFAULT_OUTPUT, min_length=1, description="Folder for the dataset and annotated files."
+    )
+    mode: Literal["enabled", "dry_run", "disabled"] = Field(
+        "enabled", description="enabled promotes, dry_run says what it would do, disabled does nothing."
+    )

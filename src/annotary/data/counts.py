@@ -1,0 +1,65 @@
+"""Raw counts are the contract: non-negative, finite, integer."""
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from annotary.errors import CountsError
+
+LARGEST_COUNT = 2**24
+"""Largest count that float32 holds exactly; a gene of one cell never reaches it."""
+
+
+def find_non_count(values: np.ndarray) -> int | None:
+    """Find the first value that is no raw count.
+
+    Parameters
+    ----------
+    values
+        Stored values of a matrix, ``(n_stored,)``, any numeric dtype.
+
+    Returns
+    -------
+    Its position, or None when all are counts.
+    """
+    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:
+        return None
+    with np.errstate(invalid="ignore"):
+        good = (values >= 0) & (values <= LARGEST_COUNT)
+        if values.dtype.kind == "f":
+            good &= values == np.floor(values)
+    return None if good.all() else int(np.argmin(good))
+
+
+def validate_counts(counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_ids: pd.Index) -> None:
+    """Refuse a matrix that does not hold raw counts.
+
+    Parameters
+    ----------
+    counts
+        Rows to check, ``(n_cells, n_genes)``.
+    place
+        File and element, for the message.
+    cell_ids, gene_ids
+        Ids of the rows ``(n_cells,)`` and columns ``(n_genes,)``.
+
+    Raises
+    ------
+    CountsError
+        Naming the first value at fault, its cell and its gene.
+    """
+    at = find_non_count(counts.data)
+    if at is None:
+        return
+    cell = cell_ids[int(np.searchsorted(counts.indptr, at, side="right")) - 1]
+    gene = gene_ids[int(counts.indices[at])]
+    value = counts.data[at]
+    expected = "non-negative integers"
+    if value > LARGEST_COUNT:
+        expected += f" of at most {LARGEST_COUNT}"
+    raise CountsError(
+        place,
+        expected=expected,
+        found=f"{value:.6g} at cell {str(cell)!r}, gene {str(gene)!r}",
+        remedy="Name the raw-count layer with --counts-layer.",
+    )

@@ -1,0 +1,57 @@
+"""One family of errors: each names the place, what it needs, what was found, and the remedy."""
+
+
+class AnnotaryError(Exception):
+    """An error for a person to read: one line, no traceback.
+
+    Parameters
+    ----------
+    place
+        File and element, option, or registry entry at fault.
+    expected
+        What is needed there, as the object of "needs".
+    found
+        What is there instead, with values.
+    remedy
+        What to do about it, as one sentence.
+    """
+
+    def __init__(self, place: object, *, expected: str, found: str, remedy: str) -> None:
+        self.place = str(place)
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+        message = f"{self.place} needs {expected}; found {found}. {remedy}"
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(AnnotaryError):
+    """A parameter has a value that cannot be used."""
+
+
+class InputFileError(AnnotaryError):
+    """A file is missing, unreadable, or of another format."""
+
+
+class CountsError(AnnotaryError):
+    """A matrix does not hold raw counts."""
+
+
+class LabelError(AnnotaryError):
+    """Labels are missing or too few."""
+
+
+class GeneOverlapError(AnnotaryError):
+    """Too few of a model's genes are in the data."""
+
+
+class OutputError(AnnotaryError):
+    """An output cannot be written."""
+
+
+class BundleError(AnnotaryError):
+    """A model's files are missing, altered, or of an unknown format."""
+
+
+class RegistryError(AnnotaryError):
+    """A run, model, version or alias is not there."""

@@ -1,0 +1,31 @@
+"""Every name that annotary reads or writes in an AnnData object, once."""
+
+# obs of a dataset file, made by `preprocess`
+LABEL = "label"
+SPLIT = "split"
+DEPTH = "total_counts"
+N_GENES = "n_genes"
+DOUBLET_PROBABILITY = "doublet_probability"
+
+# var of a dataset file
+IN_PANEL = "in_panel"
+FEATURE_TYPES = "feature_types"
+GENE_EXPRESSION = "Gene Expression"
+
+# sides of a split
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
+SIDES = (TRAIN, VALIDATION, TEST)
+
+# what `score` adds to a file
+PREDICTED_LABELS = "predicted_labels"
+CONF_SCORE = "conf_score"
+LOW_INFORMATION = "annotary_low_information"
+PROBABILITIES = "annotary_probabilities"
+
+# uns: the record of a dataset file and of an annotated file
+RECORD = "annotary"
+
+# where raw counts are looked for
+COUNTS_LAYER = "counts"

@@ -1,0 +1,141 @@
+"""How cells are prepared for a model: one code for training and for scoring."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from annotary.data.genes import align_genes, check_overlap, choose_gene_column, clean_gene_ids
+from annotary.data.hashing import hash_strings
+
+TARGET_SUM = 1e4
+MIN_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class PreparedCells:
+    """Cells as every model takes them.
+
+    Attributes
+    ----------
+    counts
+        Raw counts of the panel genes, ``(n_cells, n_panel)``, float32.
+    depth
+        Counts of each cell over all its genes, ``(n_cells,)``, float64.
+    """
+
+    counts: csr_matrix
+    depth: np.ndarray
+
+    def __len__(self) -> int:
+        return self.counts.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "PreparedCells":
+        return PreparedCells(counts=self.counts[rows], depth=self.depth[rows])
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model needs of its input; it travels inside the model.
+
+    Attributes
+    ----------
+    gene_ids
+        Panel genes in the model's order, ``(n_panel,)``.
+    id_type
+        ``symbol`` or ``ensembl``.
+    target_sum
+        Counts that each cell is scaled to before log1p.
+    min_overlap
+        Smallest share of the panel that a file must have, 0 to 1.
+    min_panel_genes
+        Expressed panel genes of the poorest training cell; cells below are flagged.
+    """
+
+    gene_ids: tuple[str, ...]
+    id_type: str
+    min_panel_genes: int
+    target_sum: float = TARGET_SUM
+    min_overlap: float = MIN_OVERLAP
+
+    @cached_property
+    def panel(self) -> pd.Index:
+        """Panel genes, ``(n_panel,)``."""
+        return pd.Index(self.gene_ids)
+
+    @property
+    def panel_hash(self) -> str:
+        """SHA-256 of the panel genes in their order."""
+        return hash_panel(self.panel)
+
+    def match_genes(self, var: pd.DataFrame, *, place: str) -> pd.Index:
+        """Find the ids of a file's genes that match the panel, in its index or a column.
+
+        Returns
+        -------
+        Ids of the file's genes, ``(n_input_genes,)``.
+
+        Raises
+        ------
+        GeneOverlapError
+            If too few panel genes are there.
+        """
+        gene_ids = choose_gene_column(var, self.panel)
+        check_overlap(gene_ids, self.panel, min_overlap=self.min_overlap, place=place)
+        return gene_ids
+
+    def prepare(
+        self, counts: csr_matrix, gene_ids: pd.Index, *, depth: np.ndarray | None = None
+    ) -> PreparedCells:
+        """Bring raw counts to the panel.
+
+        Parameters
+        ----------
+        counts
+            Raw counts of all genes, ``(n_cells, n_input_genes)``.
+        gene_ids
+            Ids of the columns, ``(n_input_genes,)``.
+        depth
+            Counts of each cell over all its genes, ``(n_cells,)``; None sums the columns.
+        """
+        if depth is None:
+            depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        panel_counts = align_genes(counts, clean_gene_ids(gene_ids), self.panel)
+        return PreparedCells(counts=panel_counts.astype(np.float32), depth=np.asarray(depth, np.float64))
+
+    def to_json(self) -> str:
+        """Write as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "InputSpec":
+        """Read what :meth:`to_json` wrote."""
+        values = json.loads(text)
+        return cls(**values | {"gene_ids": tuple(values["gene_ids"])})
+
+
+def hash_panel(panel: pd.Index) -> str:
+    """Hash panel genes in their order."""
+    return hash_strings(panel)
+
+
+def log_normalize(cells: PreparedCells, *, target_sum: float) -> csr_matrix:
+    """Scale each cell to ``target_sum`` counts over all its genes, then take log1p.
+
+    Returns
+    -------
+    Log-normalised values, ``(n_cells, n_panel)``, float32. A cell without counts stays zero.
+    """
+    scale = np.divide(target_sum, cells.depth, out=np.zeros_like(cells.depth), where=cells.depth > 0)
+    log_expr = cells.counts.astype(np.float32, copy=True)
+    log_expr.data *= np.repeat(scale, np.diff(log_expr.indptr)).astype(np.float32)
+    np.log1p(log_expr.data, out=log_expr.data)
+    return log_expr
+
+
+def count_expressed(counts: csr_matrix) -> np.ndarray:
+    """Count the expressed genes of each cell, ``(n_cells,)``."""
+    return np.diff(counts.indptr) if counts.data.all() else np.asarray((counts > 0).sum(axis=1)).ravel()
