@@ -1,0 +1,1 @@
+"""Reading formats, validating counts, genes, labels, splits, and writing files whole."""

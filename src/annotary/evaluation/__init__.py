@@ -1,0 +1,1 @@
+"""Metrics, comparisons and figures of predictions on labelled cells."""

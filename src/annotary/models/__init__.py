@@ -1,0 +1,1 @@
+"""Models: the protocol, the bundle, the baselines with their tuning, the transformer."""

@@ -1,0 +1,1 @@
+"""Quality control, doublets, gene panel, and preparing cells for a model."""

@@ -1,0 +1,1 @@
+"""Annotating files: finding them, predicting in chunks, writing the result."""

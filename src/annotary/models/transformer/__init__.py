@@ -1,0 +1,1 @@
+"""The self-attention network over gene and expression tokens."""
