@@ -99,13 +99,28 @@ class CountsOptions(StageConfig):
     )
 
 
-class QualityOptions(StageConfig):
-    """What preprocess removes, and which genes it keeps."""
+class LabelledInput(StageConfig):
+    """Labelled counts in, files out."""
 
+    input: str = Field("", description="h5ad file; empty takes the embedded pbmc68k_reduced data.")
+    output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the files that are written.")
     label_key: str = Field(
         "",
         description="obs column with the labels; empty means cell_type, or bulk_labels in the embedded data.",
     )
+
+
+class PromotionOptions(StageConfig):
+    """Whether the champion may change."""
+
+    mode: Literal["enabled", "dry_run", "disabled"] = Field(
+        "enabled", description="enabled promotes, dry_run says what it would do, disabled does nothing."
+    )
+
+
+class QualityOptions(StageConfig):
+    """What preprocess removes, and which genes it keeps."""
+
     n_genes_key: str = Field(
         "", description="obs column with each cell's expressed genes, for files cut to some genes."
     )
@@ -148,22 +163,19 @@ class NetworkOptions(StageConfig):
     )
 
 
-class PreprocessConfig(QualityOptions, CountsOptions, SeedOption):
+class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput):
     """Raw counts in, one dataset file out."""
 
-    input: str = Field("", description="h5ad file; empty takes the embedded pbmc68k_reduced data.")
-    output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the dataset file.")
 
-
-class BaselinesConfig(TuningOptions, DatasetOption, SeedOption):
+class BaselinesConfig(SeedOption, TuningOptions, DatasetOption):
     """Tune and train logistic regression and random forest."""
 
 
-class TransformerConfig(NetworkOptions, DeviceOption, DatasetOption, SeedOption):
+class TransformerConfig(SeedOption, DeviceOption, NetworkOptions, DatasetOption):
     """Train the self-attention network."""
 
 
-class EvaluateConfig(ModelNameOption, DeviceOption, DatasetOption):
+class EvaluateConfig(DeviceOption, ModelNameOption, DatasetOption):
     """Compare candidates on the test cells and register them."""
 
     candidates: str = Field(
@@ -171,32 +183,33 @@ class EvaluateConfig(ModelNameOption, DeviceOption, DatasetOption):
     )
 
 
-class PromoteConfig(ModelNameOption, DeviceOption):
+class PromoteConfig(DeviceOption, PromotionOptions, ModelNameOption):
     """Move the alias champion."""
 
-    mode: Literal["enabled", "dry_run", "disabled"] = Field(
-        "enabled", description="enabled promotes, dry_run says what it would do, disabled does nothing."
-    )
 
-
-class ScoreConfig(CountsOptions, ModelNameOption, DeviceOption):
-    """Annotate one file or every h5ad file of a folder."""
+class FilesToScore(StageConfig):
+    """Files in, annotated files out."""
 
     input: str = Field(min_length=1, description="h5ad file, or folder of h5ad files, to annotate.")
     output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the annotated files.")
+
+
+class ScoreConfig(DeviceOption, CountsOptions, ModelNameOption, FilesToScore):
+    """Annotate one file or every h5ad file of a folder."""
+
     alias: str = Field(CHAMPION, min_length=1, description="Alias of the version to use.")
     chunk_size: int = Field(4096, ge=1, description="Cells read at a time.")
 
 
 class MainConfig(
-    QualityOptions, TuningOptions, NetworkOptions, CountsOptions, ModelNameOption, DeviceOption, SeedOption
+    SeedOption,
+    DeviceOption,
+    PromotionOptions,
+    ModelNameOption,
+    NetworkOptions,
+    TuningOptions,
+    QualityOptions,
+    CountsOptions,
+    LabelledInput,
 ):
     """The whole way: preprocess, baselines, transformer, evaluate, promote, score."""
-
-    input: str = Field("", description="h5ad file; empty takes the embedded pbmc68k_reduced data.")
-    output: str = Field(
-        DEFAULT_OUTPUT, min_length=1, description="Folder for the dataset and annotated files."
-    )
-    mode: Literal["enabled", "dry_run", "disabled"] = Field(
-        "enabled", description="enabled promotes, dry_run says what it would do, disabled does nothing."
-    )

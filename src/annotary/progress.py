@@ -12,7 +12,7 @@ _LOG_INTERVAL_S = 5.0
 
 
 def track(
-    items: Iterable[Item], description: str, *, total: float | None = None, unit: str = "it"
+    items: Iterable[Item] | None, description: str, *, total: float | None = None, unit: str = "it"
 ) -> "tqdm[Item]":
     """Wrap an iterable in a progress bar; ``set_postfix`` shows figures beside it."""
     live = sys.stderr.isatty()

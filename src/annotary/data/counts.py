@@ -63,3 +63,19 @@ def validate_counts(counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_
         found=f"{value:.6g} at cell {str(cell)!r}, gene {str(gene)!r}",
         remedy="Name the raw-count layer with --counts-layer.",
     )
+
+
+def count_genes_per_cell(counts: csr_matrix) -> np.ndarray:
+    """Count the genes that each cell expresses, ``(n_cells,)``."""
+    expressed = np.concatenate([[0], np.cumsum(counts.data > 0)])
+    return expressed[counts.indptr[1:]] - expressed[counts.indptr[:-1]]
+
+
+def count_cells_per_gene(counts: csr_matrix) -> np.ndarray:
+    """Count the cells that express each gene, ``(n_genes,)``."""
+    return np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+
+
+def sum_depth(counts: csr_matrix) -> np.ndarray:
+    """Sum each cell's counts, ``(n_cells,)``, float64."""
+    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()

@@ -229,9 +229,10 @@ def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_add
 
 def _damaged(path: Path, error: Exception) -> InputFileError:
     """Describe a file that HDF5 or anndata cannot read."""
+    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
     return InputFileError(
         path,
         expected="to be a whole h5ad file",
-        found=f"an unreadable one ({str(error).splitlines()[0][:160] if str(error) else type(error).__name__})",
+        found=f"an unreadable one ({reason})",
         remedy="Copy or write it again; it may have been cut short.",
     )

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from annotary.data.counts import count_genes_per_cell
 from annotary.data.hashing import hash_file
 from annotary.errors import BundleError
 from annotary.models.base import Annotator
-from annotary.quality.prepare import InputSpec, count_expressed
+from annotary.quality.prepare import InputSpec
 
 _FORMAT = 1
 _MANIFEST = "bundle.json"
@@ -125,7 +126,7 @@ class Bundle:
         cells = self.spec.prepare(counts, gene_ids, depth=depth)
         return Annotation(
             probabilities=self.model.predict_proba(cells, device=device),
-            low_information=count_expressed(cells.counts) < self.spec.min_panel_genes,
+            low_information=count_genes_per_cell(cells.counts) < self.spec.min_panel_genes,
         )
 
 

@@ -134,8 +134,3 @@ def log_normalize(cells: PreparedCells, *, target_sum: float) -> csr_matrix:
     log_expr.data *= np.repeat(scale, np.diff(log_expr.indptr)).astype(np.float32)
     np.log1p(log_expr.data, out=log_expr.data)
     return log_expr
-
-
-def count_expressed(counts: csr_matrix) -> np.ndarray:
-    """Count the expressed genes of each cell, ``(n_cells,)``."""
-    return np.diff(counts.indptr) if counts.data.all() else np.asarray((counts > 0).sum(axis=1)).ravel()

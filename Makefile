@@ -1,0 +1,36 @@
+# `make run` runs the main job on the embedded data, `make test` checks everything.
+# Both make .venv from requirements.lock first, when it is missing or stale.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/installed
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+ARGS ?=
+
+.PHONY: run test lint types install clean
+
+run: $(STAMP)
+	$(IN_VENV) mlflow run . --env-manager local --experiment-name annotary $(ARGS)
+
+test: lint types
+	$(IN_VENV) python -m pytest
+
+lint: $(STAMP)
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+
+types: $(STAMP)
+	$(IN_VENV) mypy
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: PYTHON=$(PYTHON) needs Python 3.11 or later; name one with PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

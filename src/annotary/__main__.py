@@ -1,0 +1,5 @@
+"""``python -m annotary``."""
+
+from annotary.cli import main
+
+main()

@@ -1,0 +1,173 @@
+"""One command per MLproject entry point; options are the fields of the stage's configuration."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from annotary import __version__, config
+from annotary.errors import AnnotaryError
+from annotary.log import show_messages
+from annotary.paths import resolve_path
+
+_PATHS = ("input", "output", "dataset")
+_TERMINATED = 143
+
+Command = Callable[[Any], None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="annotary")
+def cli() -> None:
+    """Annotate single-cell RNA-seq data with models from an MLflow registry."""
+
+
+def main() -> None:
+    """Run the command line; an error for people is one line and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    warnings.simplefilter("ignore")
+    show_messages()
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _end("stopped by the keyboard")
+    except AnnotaryError as error:
+        _end(str(error))
+    except Exception as error:
+        if os.environ.get("ANNOTARY_DEBUG"):
+            raise
+        _end(
+            f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in annotary; "
+            "the traceback is in the run's artifacts, error/traceback.txt, or set ANNOTARY_DEBUG=1)"
+        )
+
+
+def _end(message: str) -> None:
+    """Write one line on standard error and leave with exit code 1."""
+    click.echo(f"annotary: error: {message}", err=True)
+    sys.exit(1)
+
+
+def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Command], click.Command]:
+    """Make a command of a function that takes a configuration."""
+
+    def decorate(function: Command) -> click.Command:
+        def call(**values: Any) -> None:
+            for key in _PATHS:
+                if key in values:
+                    values[key] = resolve_path(values[key])
+            function(options.from_options(values))
+
+        params: list[click.Parameter] = [
+            make_option(key, field) for key, field in options.model_fields.items()
+        ]
+        command = click.Command(name, params=params, callback=call, help=function.__doc__)
+        cli.add_command(command)
+        return command
+
+    return decorate
+
+
+def make_option(name: str, field: FieldInfo) -> click.Option:
+    """Make the command-line option of a configuration field."""
+    kind: Any = field.annotation
+    if get_origin(kind) is Literal:
+        kind = click.Choice(get_args(kind))
+    required = field.is_required()
+    return click.Option(
+        [f"--{name.replace('_', '-')}", name],
+        type=kind,
+        default=None if required else field.default,
+        required=required,
+        show_default=not required and field.default != "",
+        help=field.description,
+    )
+
+
+# Stages are imported when their command runs: `annotary --help` and `annotary score` never load scvi-tools.
+
+
+@stage_command("preprocess", config.PreprocessConfig)
+def preprocess(options: config.PreprocessConfig) -> None:
+    """Turn raw counts into a dataset file: quality, doublets, split, gene panel."""
+    from annotary.stages.preprocess import preprocess as run
+
+    done = run(options)
+    click.echo(f"dataset file   {done.path}\naddress        {done.address}")
+
+
+@stage_command("baselines", config.BaselinesConfig)
+def baselines(options: config.BaselinesConfig) -> None:
+    """Tune and train logistic regression and random forest."""
+    from annotary.stages.baselines import baselines as run
+
+    for candidate in run(options):
+        click.echo(f"{candidate.kind}: {candidate.uri}")
+
+
+@stage_command("transformer", config.TransformerConfig)
+def transformer(options: config.TransformerConfig) -> None:
+    """Train the self-attention network."""
+    from annotary.stages.transformer import transformer as run
+
+    candidate = run(options)
+    click.echo(f"{candidate.kind}: {candidate.uri}")
+
+
+@stage_command("evaluate", config.EvaluateConfig)
+def evaluate(options: config.EvaluateConfig) -> None:
+    """Compare candidates on the test cells, register them, mark the best as challenger."""
+    from annotary.stages.evaluate import evaluate as run
+    from annotary.stages.evaluate import make_table
+
+    click.echo(make_table(run(options)))
+
+
+@stage_command("promote", config.PromoteConfig)
+def promote(options: config.PromoteConfig) -> None:
+    """Make the challenger champion if it is better."""
+    from annotary.stages.promote import promote as run
+
+    done = run(options)
+    champion = f"version {done.champion.number}" if done.champion else "none"
+    click.echo(f"champion: {champion} ({done.verdict.reason})")
+
+
+@stage_command("score", config.ScoreConfig)
+def score(options: config.ScoreConfig) -> None:
+    """Annotate one h5ad file, or every h5ad file of a folder, with the champion."""
+    from annotary.stages.score import score as run
+
+    for scored in run(options):
+        click.echo(scored.target)
+
+
+@stage_command("main", config.MainConfig)
+def pipeline(options: config.MainConfig) -> None:
+    """Run the whole way: preprocess, baselines, transformer, evaluate, promote, score."""
+    from annotary.stages.evaluate import make_table
+    from annotary.stages.pipeline import run_pipeline
+    from annotary.tracking import describe_ui
+
+    done = run_pipeline(options)
+    champion = done.promotion.champion
+    click.echo("\n" + make_table(done.evaluated) + "\n")
+    click.echo(f"champion         {champion.uri if champion else 'none'} ({done.promotion.verdict.reason})")
+    for scored in done.scored:
+        click.echo(f"annotated file   {scored.target}")
+    click.echo(f"MLflow UI        {describe_ui()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Labelled counts as preprocess takes them: an h5ad file, or the embedded data."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix, vstack
+
+from annotary.data import embedded
+from annotary.data.counts import count_genes_per_cell, sum_depth
+from annotary.data.genes import clean_gene_ids, sum_duplicate_genes
+from annotary.data.h5ad import CountsFile, open_counts
+from annotary.data.hashing import hash_file
+from annotary.data.labels import read_labels
+from annotary.data.obs import read_depth, read_obs_numbers
+from annotary.errors import InputFileError
+from annotary.progress import track
+
+DEFAULT_LABEL_KEY = "cell_type"
+
+_CHUNK_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which obs columns of an input mean what; empty ones are worked out from the counts.
+
+    Attributes
+    ----------
+    label, depth, n_genes
+        Label, counts over all genes, and expressed genes of a cell.
+    """
+
+    label: str
+    depth: str
+    n_genes: str
+
+
+@dataclass(frozen=True)
+class LabelledCounts:
+    """Raw counts of cells that have a label.
+
+    Attributes
+    ----------
+    place
+        File and element, for messages.
+    counts
+        Raw counts, ``(n_cells, n_genes)``, float32.
+    cell_ids, gene_ids
+        Unique ids, ``(n_cells,)`` and ``(n_genes,)``.
+    labels
+        Label of each cell, ``(n_cells,)``.
+    depth, n_genes
+        Counts and expressed genes of each cell over all genes, ``(n_cells,)``.
+    n_read
+        Cells in the file; the difference had no label.
+    sha256
+        SHA-256 of the file's bytes.
+    """
+
+    place: str
+    counts: csr_matrix
+    cell_ids: pd.Index
+    gene_ids: pd.Index
+    labels: pd.Series
+    depth: np.ndarray
+    n_genes: np.ndarray
+    n_read: int
+    sha256: str
+
+    def take_cells(self, kept: np.ndarray) -> "LabelledCounts":
+        """Keep some cells, by a mask ``(n_cells,)``."""
+        return replace(
+            self,
+            counts=self.counts[kept],
+            cell_ids=self.cell_ids[kept],
+            labels=self.labels[kept],
+            depth=self.depth[kept],
+            n_genes=self.n_genes[kept],
+        )
+
+    def take_genes(self, kept: np.ndarray) -> "LabelledCounts":
+        """Keep some genes, by a mask ``(n_genes,)``; the depth of cells stays."""
+        return replace(self, counts=self.counts[:, kept], gene_ids=self.gene_ids[kept])
+
+
+def name_columns(*, is_embedded: bool, label_key: str, depth_key: str, n_genes_key: str) -> Columns:
+    """Fill in the default columns of a file or of the embedded data."""
+    if is_embedded:
+        return Columns(
+            label=label_key or embedded.LABEL_KEY,
+            depth=depth_key or embedded.DEPTH_KEY,
+            n_genes=n_genes_key or embedded.N_GENES_KEY,
+        )
+    return Columns(label=label_key or DEFAULT_LABEL_KEY, depth=depth_key, n_genes=n_genes_key)
+
+
+def read_labelled_counts(path: Path, columns: Columns, *, counts_layer: str) -> LabelledCounts:
+    """Read and check every cell of an h5ad file that has a label.
+
+    Raises
+    ------
+    InputFileError, CountsError, LabelError
+        If the file, its counts or its labels cannot be used.
+    """
+    with open_counts(path, counts_layer=counts_layer) as file:
+        labels = read_labels(file.obs, columns.label, place=str(path))
+        depth = read_depth(file, columns.depth)
+        n_genes = read_obs_numbers(file, columns.n_genes, option="--n-genes-key") if columns.n_genes else None
+        cell_ids = _check_cell_ids(file)
+        counts = _read_all(file)
+        counts, gene_ids = sum_duplicate_genes(counts, clean_gene_ids(file.var.index))
+        kept = labels.notna().to_numpy()
+        return LabelledCounts(
+            place=file.place,
+            counts=counts[kept],
+            cell_ids=cell_ids[kept],
+            gene_ids=gene_ids,
+            labels=labels[kept],
+            depth=(sum_depth(counts) if depth is None else depth)[kept],
+            n_genes=(count_genes_per_cell(counts) if n_genes is None else n_genes)[kept],
+            n_read=file.n_cells,
+            sha256=hash_file(path),
+        )
+
+
+def _check_cell_ids(file: CountsFile) -> pd.Index:
+    """Refuse cell ids that occur twice: splits and reports go by them."""
+    cell_ids = file.obs.index.astype(str)
+    if not cell_ids.is_unique:
+        repeated = cell_ids[cell_ids.duplicated()]
+        raise InputFileError(
+            f"{file.path}: obs",
+            expected="a different id for each cell",
+            found=f"{len(repeated)} repeated ids such as {repeated[0]!r}",
+            remedy="Make them unique, for instance with adata.obs_names_make_unique().",
+        )
+    return cell_ids
+
+
+def _read_all(file: CountsFile) -> csr_matrix:
+    """Read all rows, chunk by chunk."""
+    with track(None, f"reading {file.path.name}", total=file.n_cells, unit="cell") as bar:
+        chunks = []
+        for _, chunk in file.iter_chunks(_CHUNK_SIZE):
+            chunks.append(chunk)
+            bar.update(chunk.shape[0])
+    return vstack(chunks, format="csr")

@@ -1,0 +1,150 @@
+"""Figures, drawn without pyplot: no window, no global state."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_CELL_INCHES = 0.55
+_LEAST_SHOWN = 0.005
+
+
+def draw_confusion(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Draw row-normalised confusion matrices side by side.
+
+    Parameters
+    ----------
+    tables
+        Title and matrix of each model, ``(n_classes, n_classes)``; rows add up to 1.
+    """
+    n_classes = len(next(iter(tables.values())))
+    side = 2.5 + _CELL_INCHES * n_classes
+    figure = Figure(figsize=(side * len(tables) + 1, side), layout="constrained")
+    axes = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for column, (axis, (title, table)) in enumerate(zip(axes, tables.items(), strict=True)):
+        image = _draw_matrix(axis, table)
+        axis.set_title(title)
+        axis.set_xlabel("Predicted label")
+        if column == 0:
+            axis.set_ylabel("True label")
+    figure.colorbar(image, ax=list(axes), label="Share of the true label's cells", shrink=0.8)
+    return figure
+
+
+def _draw_matrix(axis: Axes, table: pd.DataFrame) -> matplotlib.image.AxesImage:
+    """Draw one matrix with its values; white on dark cells."""
+    values = table.to_numpy()
+    image = axis.imshow(values, vmin=0, vmax=1, cmap="Blues")
+    axis.set_xticks(range(len(table.columns)), table.columns, rotation=60, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(table.index)), table.index)
+    for row, column in np.argwhere(values >= _LEAST_SHOWN):
+        value = values[row, column]
+        axis.text(
+            column,
+            row,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if value > 0.5 else "black",
+        )
+    return image
+
+
+def draw_losses(epochs: pd.DataFrame) -> Figure:
+    """Draw train and validation loss, and validation macro-F1, by epoch.
+
+    Parameters
+    ----------
+    epochs
+        One row an epoch with ``epoch``, ``train_loss``, ``validation_loss``, ``validation_macro_f1``.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, score = figure.subplots(1, 2)
+    loss.plot(epochs["epoch"], epochs["train_loss"], marker=".", label="train")
+    loss.plot(epochs["epoch"], epochs["validation_loss"], marker=".", label="validation")
+    loss.set(xlabel="Epoch", ylabel="Class-weighted cross-entropy", title="Loss")
+    loss.legend()
+    best = epochs.loc[epochs["validation_macro_f1"].idxmax()]
+    score.plot(epochs["epoch"], epochs["validation_macro_f1"], marker=".", color="tab:green")
+    score.axvline(best["epoch"], color="grey", linestyle="--", label=f"kept: epoch {best['epoch']:.0f}")
+    score.set(xlabel="Epoch", ylabel="Macro-F1 of validation cells", title="Validation macro-F1")
+    score.legend()
+    return figure
+
+
+def draw_panel(genes: pd.DataFrame, *, in_panel: str) -> Figure:
+    """Draw the dispersion of genes against their mean, panel genes in colour.
+
+    Parameters
+    ----------
+    genes
+        ``means``, ``dispersions``, ``dispersions_norm`` and the ``in_panel`` column, ``(n_genes, 4)``.
+    in_panel
+        Name of the boolean column.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    chosen = genes[in_panel].to_numpy(dtype=bool)
+    for axis, column, title in zip(
+        axes, ("dispersions_norm", "dispersions"), ("normalised dispersion", "dispersion"), strict=True
+    ):
+        for mask, colour, label in (
+            (~chosen, "lightgrey", f"other genes ({(~chosen).sum()})"),
+            (chosen, "tab:blue", f"panel ({chosen.sum()})"),
+        ):
+            axis.scatter(genes["means"][mask], genes[column][mask], s=3, c=colour, label=label)
+        axis.set(xlabel="Mean log-normalised expression", ylabel=title.capitalize())
+        axis.legend(markerscale=3)
+    figure.suptitle("Highly variable genes of the training cells")
+    return figure
+
+
+def draw_class_counts(counts: pd.DataFrame) -> Figure:
+    """Draw the cells of each label, stacked by side of the split.
+
+    Parameters
+    ----------
+    counts
+        Cells by label (rows) and side (columns), ``(n_classes, n_sides)``.
+    """
+    figure = Figure(figsize=(8, 1.5 + 0.35 * len(counts)), layout="constrained")
+    axis = figure.subplots()
+    ordered = counts.loc[counts.sum(axis=1).sort_values().index]
+    left = np.zeros(len(ordered))
+    for side in ordered.columns:
+        axis.barh(ordered.index, ordered[side], left=left, label=side)
+        left += ordered[side].to_numpy()
+    for position, total in enumerate(left):
+        axis.text(total, position, f" {total:.0f}", va="center", fontsize=8)
+    axis.set(xlabel="Cells", title="Cells of each label")
+    axis.margins(x=0.08)
+    axis.legend()
+    return figure
+
+
+def draw_trials(trials: pd.DataFrame, *, title: str) -> Figure:
+    """Draw each trial's score and the best so far.
+
+    Parameters
+    ----------
+    trials
+        One row a trial with ``number`` and ``value``.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.scatter(trials["number"], trials["value"], label="trial")
+    axis.step(
+        trials["number"], trials["value"].cummax(), where="post", color="tab:orange", label="best so far"
+    )
+    axis.set(xlabel="Trial", ylabel="Macro-F1, mean over folds", title=title)
+    axis.legend()
+    return figure
+
+
+def format_table(rows: Sequence[dict[str, object]]) -> str:
+    """Format rows as a plain table with aligned columns."""
+    return pd.DataFrame(list(rows)).to_string(index=False, float_format=lambda value: f"{value:.3f}")

@@ -1,0 +1,40 @@
+"""Relative paths as the person who typed them meant them."""
+
+import os
+from pathlib import Path
+
+import psutil
+
+_REMOTE = ("runs:", "models:", "mlflow-artifacts:", "http:", "https:", "s3:", "gs:", "dbfs:", "file:")
+_SHELL_AND_MLFLOW = 3
+
+
+def is_remote(address: str) -> bool:
+    """Tell an address that MLflow downloads from a path on this machine."""
+    return address.startswith(_REMOTE)
+
+
+def resolve_path(text: str) -> str:
+    """Make a path absolute, starting from the folder of the call; empty and remote ones stay."""
+    if not text or is_remote(text):
+        return text
+    return str((find_caller_folder() / Path(text).expanduser()).resolve())
+
+
+def find_caller_folder() -> Path:
+    """Find the folder in which the command was typed.
+
+    ``mlflow run`` starts its command in the project's folder and does not say
+    where it was called; the folder of its own process does.
+    """
+    here = Path.cwd()
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return here
+    for parent in psutil.Process().parents()[:_SHELL_AND_MLFLOW]:
+        try:
+            folder = Path(parent.cwd())
+        except psutil.Error:
+            continue
+        if folder != here:
+            return folder
+    return here

@@ -1,0 +1,120 @@
+"""Doublets by SOLO (Bernstein et al. 2020, Cell Systems); the only module that imports scvi-tools."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import anndata
+import lightning.pytorch as lightning
+import numpy as np
+import scanpy
+import scvi
+import torch
+from scipy.sparse import csr_matrix
+
+from annotary.progress import track
+
+N_TOP_GENES = 2000
+MIN_CELLS = 50
+"""Below this many cells there is nothing to simulate doublets from."""
+
+_CALL_ABOVE = 0.5
+
+
+@dataclass(frozen=True)
+class DoubletCalls:
+    """What SOLO says of each cell.
+
+    Attributes
+    ----------
+    probability
+        Probability of being a doublet, ``(n_cells,)``.
+    is_doublet
+        The call, ``(n_cells,)``.
+    """
+
+    probability: np.ndarray
+    is_doublet: np.ndarray
+
+
+def call_doublets(counts: csr_matrix, *, max_epochs: int, seed: int) -> DoubletCalls:
+    """Call doublets with SOLO on the 2000 most variable genes.
+
+    Parameters
+    ----------
+    counts
+        Raw counts of one lane, ``(n_cells, n_genes)``, at least ``MIN_CELLS`` cells.
+    max_epochs
+        Epochs of the scVI model, and of the classifier on its latent space.
+    seed
+        Seed of both; the process's own random states are left as they were.
+    """
+    with _quiet_and_seeded(seed):
+        adata = anndata.AnnData(X=_keep_variable_genes(counts))
+        adata.obs_names = [str(cell) for cell in range(adata.n_obs)]
+        scvi.model.SCVI.setup_anndata(adata)
+        network = scvi.model.SCVI(adata)
+        _train(network, "SOLO 1/2: scVI", max_epochs)
+        solo = scvi.external.SOLO.from_scvi_model(network)
+        _train(solo, "SOLO 2/2: classifier", max_epochs)
+        probability = solo.predict(soft=True)["doublet"].to_numpy(dtype=np.float64)
+    return DoubletCalls(probability=probability, is_doublet=probability > _CALL_ABOVE)
+
+
+def _keep_variable_genes(counts: csr_matrix) -> csr_matrix:
+    """Keep the 2000 most variable genes (seurat_v3 works on raw counts), or all of fewer."""
+    expressed = np.asarray((counts > 0).sum(axis=0)).ravel() > 0
+    counts = counts[:, expressed]
+    if counts.shape[1] <= N_TOP_GENES:
+        return counts
+    table = scanpy.pp.highly_variable_genes(
+        anndata.AnnData(X=counts), n_top_genes=N_TOP_GENES, flavor="seurat_v3", inplace=False
+    )
+    return counts[:, table["highly_variable"].to_numpy()]
+
+
+def _train(model: scvi.model.SCVI | scvi.external.SOLO, title: str, max_epochs: int) -> None:
+    """Train with a progress bar over the epochs."""
+    with track(range(max_epochs), title, unit="epoch") as bar:
+        model.train(
+            max_epochs=max_epochs,
+            enable_progress_bar=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[_AdvanceBar(bar)],
+        )
+
+
+class _AdvanceBar(lightning.Callback):
+    """Advance a progress bar as each epoch ends."""
+
+    def __init__(self, bar: object) -> None:
+        self._bar = bar
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count one epoch."""
+        self._bar.update()  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _quiet_and_seeded(seed: int) -> Iterator[None]:
+    """Seed scvi-tools for a while, and keep its and Lightning's chatter off standard error."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning", "scvi")]
+    levels = [logger.level for logger in loggers]
+    numpy_state = np.random.get_state()
+    seed_before = scvi.settings.seed
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        scvi.settings.seed = seed
+        try:
+            yield
+        finally:
+            scvi.settings._seed = seed_before
+            np.random.set_state(numpy_state)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

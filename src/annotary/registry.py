@@ -1,0 +1,277 @@
+"""MLflow 2 of 2: log models, register versions, move aliases, load."""
+
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+import annotary
+from annotary import __version__, pyfunc
+from annotary.errors import RegistryError
+from annotary.models.bundle import Bundle, save_bundle
+from annotary.tracking import (
+    DATASET_HASH_TAG,
+    KIND_TAG,
+    PANEL_HASH_TAG,
+    SPLIT_HASH_TAG,
+    VERSION_TAG,
+    temporary_folder,
+)
+
+_BASE_REQUIREMENTS = ("mlflow", "anndata", "h5py", "numpy", "pandas", "safetensors", "scipy", "tqdm")
+_NETWORK_REQUIREMENTS = ("torch", "einops")
+_NOT_THERE = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)}
+_MOST_VERSIONS = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A logged model that may become a version.
+
+    Attributes
+    ----------
+    model_id
+        MLflow's id of the logged model.
+    kind
+        Model family.
+    run_id
+        Run that trained it.
+    """
+
+    model_id: str
+    kind: str
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        """Address for :func:`load`."""
+        return f"models:/{self.model_id}"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model.
+
+    Attributes
+    ----------
+    name, number
+        Registered model and version.
+    run_id
+        Run that trained it.
+    tags
+        Its tags.
+    """
+
+    name: str
+    number: str
+    run_id: str
+    tags: dict[str, str]
+
+    @property
+    def uri(self) -> str:
+        """Address for :func:`load`: the version, not an alias that may move."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def log_bundle(bundle: Bundle) -> Candidate:
+    """Log a model to the active run in its registered form.
+
+    Returns
+    -------
+    The logged model, tagged with its kind and hashes.
+    """
+    with temporary_folder() as folder:
+        save_bundle(bundle, folder / pyfunc.BUNDLE_ARTIFACT)
+        code = folder / "code" / "annotary"
+        shutil.copytree(
+            Path(annotary.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+        )
+        info = mlflow.pyfunc.log_model(
+            name=bundle.model.kind,
+            python_model=str(Path(pyfunc.__file__)),
+            code_paths=[str(code)],
+            artifacts={pyfunc.BUNDLE_ARTIFACT: str(folder / pyfunc.BUNDLE_ARTIFACT)},
+            signature=_make_signature(),
+            pip_requirements=_list_requirements(bundle.model.kind),
+            tags={
+                KIND_TAG: bundle.model.kind,
+                DATASET_HASH_TAG: bundle.provenance.dataset_hash,
+                SPLIT_HASH_TAG: bundle.provenance.split_hash,
+                PANEL_HASH_TAG: bundle.spec.panel_hash,
+                VERSION_TAG: __version__,
+            },
+        )
+    return Candidate(model_id=info.model_id, kind=bundle.model.kind, run_id=bundle.provenance.run_id)
+
+
+def _make_signature() -> ModelSignature:
+    """Describe what ``predict`` takes."""
+    params = [ParamSpec(name, DataType.string, default) for name, default in pyfunc.PARAMS.items()]
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, pyfunc.PATH_COLUMN)]), params=ParamSchema(params)
+    )
+
+
+def _list_requirements(kind: str) -> list[str]:
+    """List what a model needs to predict, in the versions that trained it."""
+    names = _BASE_REQUIREMENTS + (_NETWORK_REQUIREMENTS if kind == "transformer" else ())
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
+
+
+def find_candidates(dataset_hash: str) -> list[Candidate]:
+    """Find every model of the current experiment that was trained on a dataset, oldest first."""
+    run = mlflow.active_run()
+    models = mlflow.search_logged_models(
+        experiment_ids=[run.info.experiment_id] if run else None,
+        filter_string=f"tags.`{DATASET_HASH_TAG}` = '{dataset_hash}'",
+        order_by=[{"field_name": "creation_time", "ascending": True}],
+        output_format="list",
+    )
+    return [_to_candidate(model) for model in models]
+
+
+def get_candidate(model_id: str) -> Candidate:
+    """Get one logged model.
+
+    Raises
+    ------
+    RegistryError
+        If there is none of this id, or annotary did not log it.
+    """
+    try:
+        model = mlflow.get_logged_model(model_id)
+    except MlflowException as error:
+        raise RegistryError(
+            f"candidate {model_id!r}",
+            expected="to be the id of a logged model",
+            found="none of this id",
+            remedy="Take the ids that baselines and transformer print, or leave --candidates empty.",
+        ) from error
+    return _to_candidate(model)
+
+
+def _to_candidate(model: Any) -> Candidate:
+    """Read kind and run of a logged model."""
+    return Candidate(
+        model_id=model.model_id, kind=model.tags.get(KIND_TAG, model.name), run_id=model.source_run_id
+    )
+
+
+def load(uri: str) -> Bundle:
+    """Load a model from its address.
+
+    Raises
+    ------
+    RegistryError
+        If it cannot be loaded.
+    """
+    try:
+        bundle: Bundle = mlflow.pyfunc.load_model(uri).unwrap_python_model().bundle
+    except (MlflowException, OSError, AttributeError) as error:
+        raise RegistryError(
+            uri,
+            expected="to be a model that annotary registered, with all its files",
+            found=str(error).splitlines()[0][:200],
+            remedy="Check that its artifact store can be reached.",
+        ) from error
+    return bundle
+
+
+def register(candidate: Candidate, name: str, *, tags: dict[str, str], description: str) -> RegisteredVersion:
+    """Make a logged model a version of a registered model, once; tags are brought up to date."""
+    client = mlflow.MlflowClient()
+    found = _find_version(name, candidate.model_id)
+    if found is None:
+        found = mlflow.register_model(candidate.uri, name)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, found.version, key, value)
+    client.update_model_version(name, found.version, description=description)
+    return get_version(name, str(found.version))
+
+
+def _find_version(name: str, model_id: str) -> ModelVersion | None:
+    """Find the version that was made of a logged model."""
+    versions = mlflow.search_model_versions(filter_string=f"name = '{name}'", max_results=_MOST_VERSIONS)
+    return next((found for found in versions if model_id in (found.model_id, _id_of(found.source))), None)
+
+
+def _id_of(source: str | None) -> str:
+    """Read the logged model's id out of a version's source, ``models:/ID``."""
+    return (source or "").removeprefix("models:/")
+
+
+def get_version(name: str, number: str) -> RegisteredVersion:
+    """Get a version with its tags."""
+    found = mlflow.MlflowClient().get_model_version(name, number)
+    return RegisteredVersion(
+        name=found.name, number=str(found.version), run_id=found.run_id or "", tags=dict(found.tags)
+    )
+
+
+def find_alias(name: str, alias: str) -> RegisteredVersion | None:
+    """Find the version that an alias means; None where the model or the alias is not there."""
+    try:
+        found = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in _NOT_THERE:
+            return None
+        raise
+    return get_version(name, str(found.version))
+
+
+def resolve_alias(name: str, alias: str) -> RegisteredVersion:
+    """Get the version that an alias means.
+
+    Raises
+    ------
+    RegistryError
+        If the model or the alias is not there.
+    """
+    found = find_alias(name, alias)
+    if found is None:
+        raise RegistryError(
+            f"models:/{name}@{alias}",
+            expected="a version with this alias",
+            found=_describe_model(name),
+            remedy=f"Run annotary promote, or set the alias {alias!r} in MLflow's UI. "
+            f"The registry is {mlflow.get_registry_uri()}.",
+        )
+    return found
+
+
+def _describe_model(name: str) -> str:
+    """Tell which aliases a model has."""
+    try:
+        aliases = mlflow.MlflowClient().get_registered_model(name).aliases
+    except MlflowException:
+        return f"no registered model {name!r}"
+    return "the aliases " + (", ".join(f"{key}={value}" for key, value in aliases.items()) or "none")
+
+
+def set_alias(target: RegisteredVersion, alias: str) -> None:
+    """Move an alias to a version."""
+    mlflow.MlflowClient().set_registered_model_alias(target.name, alias, target.number)
+
+
+def tag_version(target: RegisteredVersion, tags: dict[str, str]) -> None:
+    """Tag a version."""
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(target.name, target.number, key, value)
+
+
+def log_model_metrics(candidate: Candidate, metrics: dict[str, float], dataset: Any) -> None:
+    """Link metrics to a logged model and the dataset they were measured on."""
+    mlflow.log_metrics(
+        {f"{candidate.kind}.{name}": value for name, value in metrics.items()},
+        model_id=candidate.model_id,
+        dataset=dataset,
+    )

@@ -1,0 +1,115 @@
+"""Annotating one file: counts in row chunks, labels and probabilities out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from annotary.data.h5ad import CountsFile, open_counts
+from annotary.data.obs import read_depth
+from annotary.models.bundle import Annotation, Bundle
+from annotary.progress import track
+
+CHUNK_SIZE = 4096
+FEW_GENES = 5000
+"""A file with fewer genes than this was probably cut to some of them."""
+
+
+@dataclass(frozen=True)
+class AnnotatedCells:
+    """Annotation of every cell of a file, in the file's order.
+
+    Attributes
+    ----------
+    cell_ids
+        The file's cell ids, ``(n_cells,)``.
+    label_names
+        Names of the probability columns, ``(n_classes,)``.
+    annotation
+        Probabilities and flags, ``(n_cells, ...)``.
+    place
+        File and element the counts came from.
+    warnings
+        What a person should know of the input.
+    """
+
+    cell_ids: pd.Index
+    label_names: tuple[str, ...]
+    annotation: Annotation
+    place: str
+    warnings: tuple[str, ...]
+
+    @property
+    def predicted_labels(self) -> pd.Categorical:
+        """Most probable label of each cell, ``(n_cells,)``, with every label as a category."""
+        return pd.Categorical.from_codes(self.annotation.codes, categories=list(self.label_names))
+
+
+def annotate_file(
+    bundle: Bundle,
+    path: Path,
+    *,
+    counts_layer: str = "",
+    depth_key: str = "",
+    device: str = "auto",
+    chunk_size: int = CHUNK_SIZE,
+) -> AnnotatedCells:
+    """Annotate every cell of an h5ad file.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    path
+        h5ad file with raw counts; never written to.
+    counts_layer
+        Layer with the counts; empty looks in ``layers["counts"]``, ``.raw``, ``X``.
+    depth_key
+        obs column with each cell's counts over all genes; empty sums the file's genes.
+    device
+        Where a network computes.
+    chunk_size
+        Cells read at a time; the result does not depend on it.
+
+    Raises
+    ------
+    InputFileError, CountsError
+        If the file or its counts cannot be used.
+    GeneOverlapError
+        If it has too few of the model's genes.
+    """
+    with open_counts(path, counts_layer=counts_layer) as counts_file:
+        gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
+        depth = read_depth(counts_file, depth_key)
+        parts = []
+        with track(None, path.name, total=counts_file.n_cells, unit="cell") as bar:
+            for start, counts in counts_file.iter_chunks(chunk_size):
+                rows = slice(start, start + counts.shape[0])
+                parts.append(
+                    bundle.annotate(
+                        counts, gene_ids, depth=None if depth is None else depth[rows], device=device
+                    )
+                )
+                bar.update(counts.shape[0])
+        return AnnotatedCells(
+            cell_ids=counts_file.obs.index,
+            label_names=bundle.label_names,
+            annotation=Annotation(
+                probabilities=np.concatenate([part.probabilities for part in parts]),
+                low_information=np.concatenate([part.low_information for part in parts]),
+            ),
+            place=counts_file.place,
+            warnings=_list_warnings(counts_file, has_depth=depth is not None),
+        )
+
+
+def _list_warnings(counts_file: CountsFile, *, has_depth: bool) -> tuple[str, ...]:
+    """List what may make the result worse than the user expects."""
+    n_genes = len(counts_file.var)
+    if has_depth or n_genes >= FEW_GENES:
+        return ()
+    return (
+        f"{counts_file.place} has only {n_genes} genes: if it was cut to some genes, its cells look "
+        "shallower than they are; name the obs column with their whole depth with --depth-key.",
+    )

@@ -1,0 +1,39 @@
+"""What training stages share: a model's input spec and its bundle."""
+
+from annotary import __version__, keys
+from annotary.data.counts import count_genes_per_cell
+from annotary.data.dataset import Dataset
+from annotary.models.base import Annotator
+from annotary.models.bundle import Bundle, Provenance
+from annotary.quality.prepare import InputSpec
+from annotary.tracking import to_json
+
+
+def make_spec(dataset: Dataset) -> InputSpec:
+    """Fix how cells are prepared, from the panel and the training cells."""
+    training = dataset.take(keys.TRAIN)
+    spec = InputSpec(gene_ids=tuple(dataset.panel), id_type=dataset.record.id_type, min_panel_genes=0)
+    expressed = count_genes_per_cell(
+        spec.prepare(training.counts, dataset.var.index, depth=training.depth).counts
+    )
+    return InputSpec(
+        gene_ids=spec.gene_ids, id_type=spec.id_type, min_panel_genes=max(1, int(expressed.min()))
+    )
+
+
+def make_bundle(
+    model: Annotator, spec: InputSpec, dataset: Dataset, *, run_id: str, settings: dict[str, object]
+) -> Bundle:
+    """Put a trained model together with what scoring needs and what it was made from."""
+    return Bundle(
+        model=model,
+        spec=spec,
+        label_names=dataset.record.label_names,
+        provenance=Provenance(
+            dataset_hash=dataset.record.dataset_hash,
+            split_hash=dataset.record.split_hash,
+            run_id=run_id,
+            config=to_json(settings),
+            package_version=__version__,
+        ),
+    )

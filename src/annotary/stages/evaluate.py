@@ -1,0 +1,179 @@
+"""evaluate: every candidate on the test cells, all registered, the best as challenger."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from annotary import keys
+from annotary.config import CHALLENGER, EvaluateConfig
+from annotary.data.dataset import Dataset, LabelledCells, read_dataset
+from annotary.errors import RegistryError
+from annotary.evaluation.comparison import annotate_cells
+from annotary.evaluation.figures import draw_confusion, format_table
+from annotary.evaluation.metrics import HEADLINE, Evaluation, evaluate_predictions
+from annotary.log import say
+from annotary.models.bundle import Annotation
+from annotary.progress import track
+from annotary.registry import (
+    Candidate,
+    RegisteredVersion,
+    find_candidates,
+    get_candidate,
+    load,
+    log_model_metrics,
+    register,
+    set_alias,
+)
+from annotary.tracking import (
+    DATASET_TAG,
+    KIND_TAG,
+    LoggedDataset,
+    StageRun,
+    describe_dataset,
+    fetch,
+    stage_run,
+)
+
+_TRANSFORMER = "transformer"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A candidate with its figures on the test cells and its version.
+
+    Attributes
+    ----------
+    candidate
+        The logged model.
+    evaluation
+        Its metrics.
+    annotation
+        Its predictions on the test cells.
+    version
+        The version it became.
+    """
+
+    candidate: Candidate
+    evaluation: Evaluation
+    annotation: Annotation
+    version: RegisteredVersion
+
+    @property
+    def score(self) -> float:
+        """Macro-F1 on the test cells."""
+        return self.evaluation.metrics[HEADLINE]
+
+
+def evaluate(config: EvaluateConfig) -> list[Evaluated]:
+    """Evaluate candidates on the test cells, register them, and mark the best as challenger.
+
+    Returns
+    -------
+    Candidates with their figures, best first.
+    """
+    with stage_run("evaluate", config) as run:
+        path = fetch(config.dataset)
+        dataset = read_dataset(path)
+        run.log_dataset(dataset, path, context="testing")
+        test_cells = dataset.take(keys.TEST)
+        evaluated = []
+        for candidate in track(_list_candidates(config, dataset), "evaluating", unit="model"):
+            annotation = annotate_cells(load(candidate.uri), dataset, test_cells, device=config.device)
+            evaluation = evaluate_predictions(
+                test_cells.codes, annotation.probabilities, dataset.record.label_names
+            )
+            log_model_metrics(candidate, evaluation.metrics, LoggedDataset(dataset, path))
+            version = _register(candidate, evaluation, dataset, config)
+            evaluated.append(Evaluated(candidate, evaluation, annotation, version))
+        evaluated.sort(key=lambda one: one.score, reverse=True)
+        set_alias(evaluated[0].version, CHALLENGER)
+        _record(run, evaluated, dataset, test_cells)
+        for line in make_table(evaluated).splitlines():
+            say(line)
+        return evaluated
+
+
+def _list_candidates(config: EvaluateConfig, dataset: Dataset) -> list[Candidate]:
+    """Take the candidates that were named, or every one of the dataset."""
+    named = [model_id.strip() for model_id in config.candidates.split(",") if model_id.strip()]
+    if named:
+        return [get_candidate(model_id) for model_id in named]
+    found = find_candidates(dataset.record.dataset_hash)
+    if not found:
+        raise RegistryError(
+            f"dataset {dataset.record.dataset_hash[:12]}",
+            expected="models that were trained on it, in this experiment",
+            found="none",
+            remedy="Run annotary baselines or annotary transformer on it first.",
+        )
+    return found
+
+
+def _register(
+    candidate: Candidate, evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig
+) -> RegisteredVersion:
+    """Register a candidate with its figures as tags."""
+    record = dataset.record
+    figures = {name: f"{value:.6f}" for name, value in evaluation.metrics.items()}
+    return register(
+        candidate,
+        config.model_name,
+        tags=figures | describe_dataset(record) | {KIND_TAG: candidate.kind, DATASET_TAG: config.dataset},
+        description=f"{candidate.kind.replace('_', ' ')} for {len(record.label_names)} labels, "
+        f"trained on {record.source} (labels: {record.label_key}); on its "
+        f"{int(evaluation.per_class['support'].sum())} test cells macro-F1 {figures[HEADLINE]}, "
+        f"accuracy {figures['accuracy']}.",
+    )
+
+
+def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: LabelledCells) -> None:
+    """Log the comparison: tables, confusion matrices, and predictions of the test cells."""
+    rows = [
+        {"model": _title(one), "version": one.version.number} | one.evaluation.metrics for one in evaluated
+    ]
+    run.log_table(pd.DataFrame(rows), "candidates", index=False)
+    names = np.array(dataset.record.label_names)
+    predictions = pd.DataFrame({"label": names[cells.codes]}, index=cells.cell_ids.rename("cell_id"))
+    for one in evaluated:
+        name = f"{one.candidate.kind}_v{one.version.number}"
+        run.log_table(one.evaluation.per_class, f"per_class_{name}")
+        run.log_table(one.evaluation.confusion, f"confusion_{name}")
+        run.log_table(one.evaluation.confusion_by_row, f"confusion_by_row_{name}")
+        run.log_figure(draw_confusion({_title(one): one.evaluation.confusion_by_row}), f"confusion_{name}")
+        predictions[name] = names[one.annotation.codes]
+        predictions[f"{name}_conf_score"] = one.annotation.confidence
+    run.log_table(predictions, "predictions")
+    side_by_side = _choose_pair(evaluated)
+    if side_by_side:
+        tables = {_title(one): one.evaluation.confusion_by_row for one in side_by_side}
+        run.log_figure(draw_confusion(tables), "best_baseline_and_transformer")
+
+
+def _choose_pair(evaluated: list[Evaluated]) -> list[Evaluated]:
+    """Choose the best baseline and the best transformer, if there are both."""
+    networks = [one for one in evaluated if one.candidate.kind == _TRANSFORMER]
+    others = [one for one in evaluated if one.candidate.kind != _TRANSFORMER]
+    return [others[0], networks[0]] if networks and others else []
+
+
+def _title(one: Evaluated) -> str:
+    """Name a candidate for people."""
+    return f"{one.candidate.kind.replace('_', ' ')} (version {one.version.number})"
+
+
+def make_table(evaluated: list[Evaluated]) -> str:
+    """Write the comparison as a plain table, best first."""
+    return format_table(
+        [
+            {
+                "model": one.candidate.kind.replace("_", " "),
+                "version": one.version.number,
+                "macro-F1": one.evaluation.metrics[HEADLINE],
+                "accuracy": one.evaluation.metrics["accuracy"],
+                "balanced accuracy": one.evaluation.metrics["balanced_accuracy"],
+                "log loss": one.evaluation.metrics["log_loss"],
+            }
+            for one in evaluated
+        ]
+    )

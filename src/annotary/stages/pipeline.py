@@ -1,0 +1,63 @@
+"""main: the whole way, each stage a child run of one parent run."""
+
+from dataclasses import dataclass
+
+from annotary.config import (
+    BaselinesConfig,
+    EvaluateConfig,
+    MainConfig,
+    PreprocessConfig,
+    PromoteConfig,
+    ScoreConfig,
+    TransformerConfig,
+)
+from annotary.log import say
+from annotary.stages.baselines import baselines
+from annotary.stages.evaluate import Evaluated, evaluate
+from annotary.stages.preprocess import preprocess
+from annotary.stages.promote import Promotion, promote
+from annotary.stages.score import ScoredFile, score
+from annotary.stages.transformer import transformer
+from annotary.tracking import stage_run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the whole way gave.
+
+    Attributes
+    ----------
+    evaluated
+        Candidates with their figures, best first.
+    promotion
+        What the gate decided.
+    scored
+        Annotated files; none where there is no champion to annotate with.
+    """
+
+    evaluated: list[Evaluated]
+    promotion: Promotion
+    scored: list[ScoredFile]
+
+
+def run_pipeline(config: MainConfig) -> Outcome:
+    """Preprocess, train baselines and transformer, evaluate, promote, score.
+
+    A stage that fails ends its own run and the parent's as FAILED, with the
+    stage's message on both.
+    """
+    with stage_run("main", config):
+        prepared = preprocess(config.part(PreprocessConfig))
+        dataset = prepared.address
+        candidates = baselines(config.part(BaselinesConfig, dataset=dataset))
+        candidates.append(transformer(config.part(TransformerConfig, dataset=dataset)))
+        model_ids = ",".join(candidate.model_id for candidate in candidates)
+        evaluated = evaluate(config.part(EvaluateConfig, dataset=dataset, candidates=model_ids))
+        promotion = promote(config.part(PromoteConfig))
+        if promotion.champion is None:
+            say(f"nothing is annotated: there is no champion and mode is {config.mode}")
+            return Outcome(evaluated=evaluated, promotion=promotion, scored=[])
+        scored = score(
+            config.part(ScoreConfig, input=str(prepared.counts_path), depth_key=prepared.columns.depth)
+        )
+        return Outcome(evaluated=evaluated, promotion=promotion, scored=scored)

@@ -1,0 +1,181 @@
+"""preprocess: raw counts in, one dataset file out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from annotary import __version__, keys
+from annotary.config import PreprocessConfig
+from annotary.data import embedded
+from annotary.data.atomic import make_folder, replacing
+from annotary.data.dataset import FILE_NAME, Dataset, DatasetRecord, hash_dataset_cells, write_dataset
+from annotary.data.genes import detect_id_type
+from annotary.data.labels import encode_labels
+from annotary.data.source import Columns, LabelledCounts, name_columns, read_labelled_counts
+from annotary.data.splits import hash_split, split_stratified
+from annotary.errors import CountsError
+from annotary.evaluation.figures import draw_class_counts, draw_panel
+from annotary.log import say, warn
+from annotary.quality import doublets
+from annotary.quality.hvg import choose_panel
+from annotary.quality.prepare import hash_panel
+from annotary.quality.qc import find_common_genes, find_good_cells
+from annotary.tracking import StageRun, stage_run, to_json
+
+_DOUBLET_RATE_WARNING = 0.2
+_DOUBLET_RATE_REFUSED = 0.5
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What preprocess made.
+
+    Attributes
+    ----------
+    address
+        ``runs:/`` address of the dataset file.
+    path
+        The dataset file in the output folder.
+    counts_path
+        The file the counts came from.
+    columns
+        obs columns of that file that were used.
+    """
+
+    address: str
+    path: Path
+    counts_path: Path
+    columns: Columns
+
+
+def preprocess(config: PreprocessConfig) -> Preprocessed:
+    """Check counts, remove poor cells, genes and doublets, split, choose the panel, write the dataset."""
+    with stage_run("preprocess", config) as run:
+        output = make_folder(Path(config.output))
+        path = Path(config.input) if config.input else _write_embedded(output)
+        columns = name_columns(
+            is_embedded=not config.input,
+            label_key=config.label_key,
+            depth_key=config.depth_key,
+            n_genes_key=config.n_genes_key,
+        )
+        cells = read_labelled_counts(path, columns, counts_layer=config.counts_layer)
+        steps = {"cells_read": cells.n_read, "cells_labelled": len(cells.cell_ids)}
+        cells = cells.take_cells(
+            find_good_cells(cells.n_genes, min_genes=config.min_genes, place=cells.place)
+        )
+        steps["cells_after_qc"] = len(cells.cell_ids)
+        probability = None
+        if config.doublets == "solo":
+            cells, probability = _remove_doublets(cells, config, run)
+        steps["cells_after_doublets"] = len(cells.cell_ids)
+        steps["genes_read"] = len(cells.gene_ids)
+        cells = cells.take_genes(
+            find_common_genes(cells.counts, min_cells=config.min_cells, place=cells.place)
+        )
+        steps["genes_after_qc"] = len(cells.gene_ids)
+        dataset = _make_dataset(cells, config, columns, path, probability)
+        steps["genes_in_panel"] = len(dataset.panel)
+        target = output / FILE_NAME
+        write_dataset(dataset, target)
+        address = run.log_file(target, "dataset")
+        _record(run, dataset, steps, target)
+        say(f"dataset {dataset.record.dataset_hash[:12]}: {target}")
+        return Preprocessed(address=address, path=target, counts_path=path, columns=columns)
+
+
+def _write_embedded(folder: Path) -> Path:
+    """Write the embedded data as an h5ad file, so that all data go the same way."""
+    path = folder / f"{embedded.NAME}.h5ad"
+    with replacing(path) as temporary:
+        embedded.load_embedded().write_h5ad(temporary)
+    return path
+
+
+def _remove_doublets(
+    cells: LabelledCounts, config: PreprocessConfig, run: StageRun
+) -> tuple[LabelledCounts, np.ndarray | None]:
+    """Remove SOLO's doublets; return the probability of those that stay."""
+    if len(cells.cell_ids) < doublets.MIN_CELLS:
+        warn(f"{cells.place}: {len(cells.cell_ids)} cells are too few for SOLO; no doublet is removed")
+        return cells, None
+    calls = doublets.call_doublets(cells.counts, max_epochs=config.doublet_epochs, seed=config.seed)
+    rate = float(calls.is_doublet.mean())
+    run.log_metrics({"doublet_rate": rate})
+    table = pd.DataFrame(
+        {"doublet_probability": calls.probability, "doublet": calls.is_doublet}, index=cells.cell_ids
+    )
+    run.log_table(table, "doublets")
+    if rate > _DOUBLET_RATE_REFUSED:
+        raise CountsError(
+            cells.place,
+            expected=f"a doublet rate of at most {_DOUBLET_RATE_REFUSED:.0%}",
+            found=f"{rate:.0%}: SOLO has not converged",
+            remedy="Raise --doublet-epochs, or pass --doublets none.",
+        )
+    if rate > _DOUBLET_RATE_WARNING:
+        warn(f"SOLO calls {rate:.0%} of the cells doublets; more than 20 % is seldom right")
+    kept = ~calls.is_doublet
+    return cells.take_cells(kept), calls.probability[kept]
+
+
+def _make_dataset(
+    cells: LabelledCounts,
+    config: PreprocessConfig,
+    columns: Columns,
+    path: Path,
+    probability: np.ndarray | None,
+) -> Dataset:
+    """Split the cells, choose the panel on the training side, and compute the hashes."""
+    labels = encode_labels(cells.labels, place=f"{path}: obs[{columns.label!r}]")
+    sides = split_stratified(
+        cells.cell_ids,
+        labels.codes,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        rng=np.random.default_rng(config.seed),
+    )
+    training = np.flatnonzero(sides == keys.TRAIN)
+    var = choose_panel(
+        cells.counts[training], cells.gene_ids, cells.depth[training], n_top_genes=config.n_top_genes
+    )
+    obs = pd.DataFrame(
+        {
+            keys.LABEL: pd.Categorical(cells.labels, categories=list(labels.names)),
+            keys.SPLIT: pd.Categorical(sides, categories=list(keys.SIDES)),
+            keys.DEPTH: cells.depth,
+            keys.N_GENES: cells.n_genes,
+        },
+        index=cells.cell_ids,
+    )
+    if probability is not None:
+        obs[keys.DOUBLET_PROBABILITY] = probability
+    record = DatasetRecord(
+        source=path.name,
+        source_sha256=cells.sha256,
+        label_key=columns.label,
+        depth_key=columns.depth,
+        label_names=labels.names,
+        id_type=detect_id_type(cells.gene_ids),
+        counts_hash=hash_dataset_cells(cells.counts, obs, cells.gene_ids),
+        split_hash=hash_split(cells.cell_ids, sides),
+        panel_hash=hash_panel(var.index[var[keys.IN_PANEL]].sort_values()),
+        config=to_json(config.model_dump()),
+        package_version=__version__,
+    )
+    return Dataset(counts=cells.counts, obs=obs, var=var, record=record)
+
+
+def _record(run: StageRun, dataset: Dataset, steps: dict[str, int], path: Path) -> None:
+    """Log counts at each step, class counts, the panel, and the dataset."""
+    run.log_metrics({name: float(value) for name, value in steps.items()})
+    class_counts = pd.crosstab(dataset.obs[keys.LABEL], dataset.obs[keys.SPLIT])
+    run.log_table(class_counts, "class_counts")
+    run.log_figure(draw_class_counts(class_counts), "class_counts")
+    run.log_table(dataset.var, "genes")
+    run.log_figure(draw_panel(dataset.var, in_panel=keys.IN_PANEL), "panel")
+    run.log_dataset(dataset, path, context="preprocessing")
+    for name, value in steps.items():
+        say(f"{name.replace('_', ' ')}: {value}")

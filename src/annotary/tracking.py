@@ -1,0 +1,237 @@
+"""MLflow 1 of 2: runs, parameters, metrics, artifacts."""
+
+import contextlib
+import json
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from matplotlib.figure import Figure
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from annotary import __version__
+from annotary.config import StageConfig
+from annotary.data.dataset import Dataset, DatasetRecord
+from annotary.errors import AnnotaryError, InputFileError, RegistryError
+from annotary.paths import is_remote
+
+STAGE_TAG = "annotary.stage"
+VERSION_TAG = "annotary.version"
+ERROR_TAG = "annotary.error"
+KIND_TAG = "annotary.kind"
+DATASET_TAG = "annotary.dataset"
+DATASET_HASH_TAG = "annotary.dataset_hash"
+COUNTS_HASH_TAG = "annotary.counts_hash"
+SPLIT_HASH_TAG = "annotary.split_hash"
+PANEL_HASH_TAG = "annotary.panel_hash"
+
+_SQLITE = "sqlite:///"
+_DIGEST_LENGTH = 36
+_LONGEST_TAG = 5000
+
+
+def connect() -> None:
+    """Open the tracking store, making a new SQLite file under a lock.
+
+    Two processes that open a new SQLite file at once race its migrations and
+    break it for good.
+
+    Raises
+    ------
+    RegistryError
+        If the store does not answer.
+    """
+    address = mlflow.get_tracking_uri()
+    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if address.startswith(_SQLITE):
+        lock = FileLock(f"{address.removeprefix(_SQLITE)}.lock")
+    try:
+        with lock:
+            mlflow.MlflowClient().search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"tracking store {address}",
+            expected="to answer",
+            found=str(error).splitlines()[0][:200],
+            remedy="Check MLFLOW_TRACKING_URI, and that the server or its disk is there.",
+        ) from error
+
+
+class LoggedDataset(MetaDataset):
+    """A dataset file as MLflow shows it; its digest is the start of its content hash."""
+
+    def __init__(self, dataset: Dataset, path: Path) -> None:
+        self._dataset = dataset
+        super().__init__(
+            source=resolve_dataset_source(str(path)),
+            name=dataset.record.source,
+            digest=dataset.record.dataset_hash[:_DIGEST_LENGTH],
+        )
+
+    @property
+    def profile(self) -> dict[str, int]:
+        """Size of the dataset."""
+        return {
+            "n_cells": self._dataset.counts.shape[0],
+            "n_genes": self._dataset.counts.shape[1],
+            "n_panel": len(self._dataset.panel),
+            "n_labels": len(self._dataset.record.label_names),
+        }
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """The MLflow run of a stage.
+
+    Attributes
+    ----------
+    run_id
+        Id of the run.
+    """
+
+    run_id: str
+
+    def log_metrics(self, metrics: dict[str, float], *, step: int | None = None) -> None:
+        """Log figures in one request."""
+        mlflow.log_metrics(metrics, step=step, run_id=self.run_id)
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Tag the run."""
+        mlflow.set_tags(tags)
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Log a figure as ``figures/NAME.png``."""
+        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
+
+    def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
+        """Log a table as ``tables/NAME.csv``."""
+        mlflow.log_text(table.to_csv(index=index), f"tables/{name}.csv")
+
+    def log_file(self, path: Path, folder: str) -> str:
+        """Log a file; return its ``runs:/`` address."""
+        mlflow.log_artifact(str(path), folder)
+        return f"runs:/{self.run_id}/{folder}/{path.name}"
+
+    def log_dataset(self, dataset: Dataset, path: Path, *, context: str) -> None:
+        """Record which dataset the run used."""
+        mlflow.log_input(LoggedDataset(dataset, path), context=context)
+        self.set_tags(describe_dataset(dataset.record))
+
+
+@contextlib.contextmanager
+def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
+    """Run a stage inside an MLflow run: the one of ``mlflow run``, or a new one.
+
+    Inside another stage's run it is a child of it. An error ends the run as
+    FAILED, with its message as a tag.
+    """
+    connect()
+    nested = mlflow.active_run() is not None
+    with mlflow.start_run(run_name=stage, nested=nested) as active:
+        run = StageRun(run_id=active.info.run_id)
+        mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
+        mlflow.log_params({f"config.{name}": value for name, value in config.model_dump().items()})
+        started = time.monotonic()
+        try:
+            yield run
+        except AnnotaryError as error:
+            mlflow.set_tag(ERROR_TAG, str(error)[:_LONGEST_TAG])
+            raise
+        except Exception as error:
+            mlflow.set_tag(ERROR_TAG, f"{type(error).__name__}: {error}"[:_LONGEST_TAG])
+            mlflow.log_text(traceback.format_exc(), "error/traceback.txt")
+            raise
+        finally:
+            mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
+
+
+def log_trial(
+    parent: StageRun,
+    *,
+    name: str,
+    params: dict[str, object],
+    metrics: dict[str, float],
+    fold_scores: list[float],
+) -> None:
+    """Log a finished trial as a nested run; ``fold_scores`` become steps of one metric."""
+    client = mlflow.MlflowClient()
+    experiment_id = client.get_run(parent.run_id).info.experiment_id
+    run = client.create_run(
+        experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent.run_id, STAGE_TAG: "trial"}
+    )
+    now = int(time.time() * 1000)
+    steps = [Metric("fold_macro_f1", score, now, fold) for fold, score in enumerate(fold_scores)]
+    client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()] + steps,
+        params=[Param(key, str(value)) for key, value in params.items()],
+        tags=[RunTag(VERSION_TAG, __version__)],
+    )
+    client.set_terminated(run.info.run_id)
+
+
+def describe_dataset(record: DatasetRecord) -> dict[str, str]:
+    """Give the tags that runs and versions carry of their dataset."""
+    return {
+        DATASET_HASH_TAG: record.dataset_hash,
+        COUNTS_HASH_TAG: record.counts_hash,
+        SPLIT_HASH_TAG: record.split_hash,
+        PANEL_HASH_TAG: record.panel_hash,
+    }
+
+
+def fetch(address: str) -> Path:
+    """Get a local path of a path or an address such as ``runs:/RUN_ID/dataset/dataset.h5ad``.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such file or artifact.
+    """
+    if not is_remote(address):
+        path = Path(address)
+        if path.exists():
+            return path
+        raise InputFileError(
+            path, expected="to be a file", found="no such file", remedy="Check the path or address."
+        )
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
+    except (MlflowException, OSError) as error:
+        raise InputFileError(
+            address,
+            expected="to be an artifact of the tracking store",
+            found=str(error).splitlines()[0][:200],
+            remedy=f"Check the address and MLFLOW_TRACKING_URI (now {mlflow.get_tracking_uri()}).",
+        ) from error
+
+
+def describe_ui() -> str:
+    """Tell how to open MLflow's UI on the current tracking store."""
+    address = mlflow.get_tracking_uri()
+    if address.startswith("http"):
+        return address
+    return f"mlflow ui --backend-store-uri {address}    then open http://127.0.0.1:5000"
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="annotary-") as folder:
+        yield Path(folder)
+
+
+def to_json(values: dict[str, object]) -> str:
+    """Write a configuration in a stable order."""
+    return json.dumps(values, sort_keys=True, default=str)

@@ -1,0 +1,141 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from annotary.data.genes import (
+    ENSEMBL,
+    SYMBOL,
+    align_genes,
+    check_overlap,
+    choose_gene_column,
+    clean_gene_ids,
+    count_shared,
+    detect_id_type,
+    sum_duplicate_genes,
+)
+from annotary.errors import GeneOverlapError
+
+PANEL = pd.Index(["A", "B", "C"])
+ENSEMBL_IDS = [f"ENSG{number:011d}" for number in range(3)]
+
+
+def reference_align(dense, gene_ids, panel):
+    aligned = np.zeros((len(dense), len(panel)), dtype=dense.dtype)
+    for column, gene in enumerate(gene_ids):
+        if gene in panel:
+            aligned[:, panel.get_loc(gene)] += dense[:, column]
+    return aligned
+
+
+@given(seed=st.integers(0, 2**32 - 1), gene_ids=st.lists(st.sampled_from("ABCDE"), max_size=8))
+def test_alignment_equals_the_column_by_column_one(seed, gene_ids):
+    dense = np.random.default_rng(seed).poisson(1.0, size=(4, len(gene_ids))).astype(np.float32)
+    aligned = align_genes(csr_matrix(dense), pd.Index(gene_ids, dtype=object), PANEL)
+    np.testing.assert_array_equal(aligned.toarray(), reference_align(dense, gene_ids, PANEL))
+    assert aligned.dtype == dense.dtype
+    assert aligned.has_canonical_format
+
+
+def test_gene_order_does_not_change_aligned_counts():
+    dense = np.arange(6, dtype=np.float32).reshape(2, 3)
+    order = [2, 0, 1]
+    aligned = align_genes(csr_matrix(dense[:, order]), PANEL[order], PANEL)
+    np.testing.assert_array_equal(aligned.toarray(), dense)
+
+
+def test_absent_genes_are_zero_and_other_genes_are_dropped():
+    aligned = align_genes(csr_matrix([[1.0, 2.0]]), pd.Index(["C", "Z"]), PANEL)
+    np.testing.assert_array_equal(aligned.toarray(), [[0, 0, 1]])
+
+
+def test_duplicate_genes_are_added_up():
+    aligned = align_genes(csr_matrix([[1.0, 2.0, 4.0]]), pd.Index(["B", "A", "B"]), PANEL)
+    np.testing.assert_array_equal(aligned.toarray(), [[2, 5, 0]])
+
+
+def test_alignment_leaves_its_input_untouched():
+    counts = csr_matrix([[1.0, 2.0, 4.0]])
+    before = counts.copy()
+    align_genes(counts, pd.Index(["B", "A", "B"]), PANEL)
+    assert (counts != before).nnz == 0
+    assert counts.nnz == before.nnz
+
+
+def test_sum_of_duplicates_keeps_the_order_of_first_appearance():
+    counts, genes = sum_duplicate_genes(csr_matrix([[1.0, 2.0, 4.0, 8.0]]), pd.Index(["B", "A", "B", "C"]))
+    assert list(genes) == ["B", "A", "C"]
+    np.testing.assert_array_equal(counts.toarray(), [[5, 2, 8]])
+
+
+def test_unique_genes_are_given_back_as_they_are():
+    counts = csr_matrix([[1.0, 2.0, 4.0]])
+    same, genes = sum_duplicate_genes(counts, PANEL)
+    assert same is counts
+    assert genes is PANEL
+
+
+@pytest.mark.parametrize(
+    ("gene_ids", "expected"),
+    [
+        (ENSEMBL_IDS, ENSEMBL),
+        ([f"{gene}.12" for gene in ENSEMBL_IDS], ENSEMBL),
+        (["ENSMUSG00000000001"], ENSEMBL),
+        (["CD3E", "MS4A1"], SYMBOL),
+        ([*ENSEMBL_IDS, "CD3E"], ENSEMBL),
+        ([ENSEMBL_IDS[0], "CD3E"], SYMBOL),
+        (["ENST00000000001", "ENSP00000000001"], SYMBOL),
+        ([], SYMBOL),
+    ],
+)
+def test_majority_of_ids_decides_their_type(gene_ids, expected):
+    assert detect_id_type(pd.Index(gene_ids, dtype=object)) == expected
+
+
+def test_versions_of_ensembl_ids_are_dropped_and_symbols_with_dots_are_kept():
+    cleaned = clean_gene_ids(pd.Index(["ENSG00000167286.10", "ENSMUSG00000000001.4", "HLA-DRB1.2", "AC01.1"]))
+    assert list(cleaned) == ["ENSG00000167286", "ENSMUSG00000000001", "HLA-DRB1.2", "AC01.1"]
+
+
+def make_var(**columns):
+    return pd.DataFrame(columns, index=["A", "B", "X"])
+
+
+@pytest.mark.parametrize("as_category", [False, True])
+def test_ids_come_from_the_column_that_matches_best(as_category):
+    var = make_var(n_cells=[1, 2, 3], ensembl=[f"{gene}.1" for gene in ENSEMBL_IDS])
+    if as_category:
+        var["ensembl"] = var["ensembl"].astype("category")
+    assert list(choose_gene_column(var, pd.Index(ENSEMBL_IDS))) == ENSEMBL_IDS
+    assert list(choose_gene_column(var, PANEL)) == ["A", "B", "X"]
+
+
+def test_index_wins_a_tie():
+    var = make_var(symbol=["A", "B", "Y"])
+    assert list(choose_gene_column(var, PANEL)) == ["A", "B", "X"]
+
+
+def test_column_with_missing_ids_can_be_chosen():
+    var = pd.DataFrame({"symbol": ["A", None, "B"]}, index=["x", "y", "z"])
+    assert count_shared(choose_gene_column(var, PANEL), PANEL) == 2
+
+
+def test_overlap_at_the_limit_passes_and_below_is_refused():
+    check_overlap(pd.Index(["A", "B"]), PANEL, min_overlap=2 / 3, place="in.h5ad")
+    with pytest.raises(
+        GeneOverlapError,
+        match=r"in\.h5ad needs at least 67% of the model's 3 genes \(such as 'A'\); "
+        r"found 1 \(33%\) among its 2 genes \(such as 'C'\)",
+    ):
+        check_overlap(pd.Index(["C", "Z"]), PANEL, min_overlap=2 / 3, place="in.h5ad")
+
+
+def test_repeated_ids_count_once():
+    assert count_shared(pd.Index(["A", "A", "A"]), PANEL) == 1
+
+
+def test_overlap_of_no_genes_is_refused():
+    with pytest.raises(GeneOverlapError, match="found no genes"):
+        check_overlap(pd.Index([]), PANEL, min_overlap=0.5, place="in.h5ad")
