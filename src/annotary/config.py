@@ -127,7 +127,9 @@ class QualityOptions(StageConfig):
     min_genes: int = Field(200, ge=0, description="Cells with fewer expressed genes are removed.")
     min_cells: int = Field(10, ge=0, description="Genes expressed in fewer cells are removed.")
     doublets: Literal["solo", "none"] = Field("solo", description="Doublet caller.")
-    doublet_epochs: int = Field(20, ge=1, description="Epochs of SOLO's two networks.")
+    doublet_epochs: int = Field(
+        0, ge=0, description="Epochs of each of SOLO's two networks; 0 takes enough for the number of cells."
+    )
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the validation cells.")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the test cells.")
     n_top_genes: int = Field(

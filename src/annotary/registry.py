@@ -1,5 +1,7 @@
 """MLflow 2 of 2: log models, register versions, move aliases, load."""
 
+import contextlib
+import io
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +17,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import annotary
 from annotary import __version__, pyfunc
+from annotary.config import CHALLENGER
 from annotary.errors import RegistryError
 from annotary.models.bundle import Bundle, save_bundle
 from annotary.tracking import (
@@ -190,7 +193,8 @@ def register(candidate: Candidate, name: str, *, tags: dict[str, str], descripti
     client = mlflow.MlflowClient()
     found = _find_version(name, candidate.model_id)
     if found is None:
-        found = mlflow.register_model(candidate.uri, name)
+        with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints what it made
+            found = mlflow.register_model(candidate.uri, name)
     for key, value in tags.items():
         client.set_model_version_tag(name, found.version, key, value)
     client.update_model_version(name, found.version, description=description)
@@ -241,7 +245,8 @@ def resolve_alias(name: str, alias: str) -> RegisteredVersion:
             f"models:/{name}@{alias}",
             expected="a version with this alias",
             found=_describe_model(name),
-            remedy=f"Run annotary promote, or set the alias {alias!r} in MLflow's UI. "
+            remedy=f"Run annotary {'evaluate' if alias == CHALLENGER else 'promote'}, "
+            f"or set the alias {alias!r} in MLflow's UI. "
             f"The registry is {mlflow.get_registry_uri()}.",
         )
     return found

@@ -5,6 +5,7 @@ import json
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,11 @@ class LoggedDataset(MetaDataset):
 
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self._dataset = dataset
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow registers the local file source twice, and says so
+            source = resolve_dataset_source(str(path))
         super().__init__(
-            source=resolve_dataset_source(str(path)),
+            source=source,
             name=dataset.record.source,
             digest=dataset.record.dataset_hash[:_DIGEST_LENGTH],
         )

@@ -20,13 +20,18 @@ def test_target_appears_when_the_block_ends_well(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
+def write_half(target, error):
+    with replacing(target) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
 def test_failed_block_keeps_the_old_target_and_leaves_nothing(tmp_path, error):
     target = tmp_path / "out.txt"
     target.write_text("old")
-    with pytest.raises(type(error)), replacing(target) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(type(error)):
+        write_half(target, error)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -35,7 +40,9 @@ def test_full_disk_is_an_output_error(tmp_path):
     target = tmp_path / "out.txt"
     target.write_text("old")
     with (
-        pytest.raises(OutputError, match=r"out\.txt needs to be written whole; found No space left") as raised,
+        pytest.raises(
+            OutputError, match=r"out\.txt needs to be written whole; found No space left"
+        ) as raised,
         replacing(target),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

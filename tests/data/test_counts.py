@@ -3,7 +3,14 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from annotary.data.counts import LARGEST_COUNT, find_non_count, validate_counts
+from annotary.data.counts import (
+    LARGEST_COUNT,
+    count_cells_per_gene,
+    count_genes_per_cell,
+    find_non_count,
+    sum_depth,
+    validate_counts,
+)
 from annotary.errors import CountsError
 
 CELLS = pd.Index([f"cell{cell}" for cell in range(4)])
@@ -49,7 +56,7 @@ def test_error_names_value_cell_and_gene(value, found, cell, gene):
 def test_first_of_several_is_named():
     counts = make_counts()
     counts[1, 4], counts[3, 2] = 0.5, -1
-    with pytest.raises(CountsError, match="0.5 at cell 'cell1', gene 'gene4'"):
+    with pytest.raises(CountsError, match=r"0\.5 at cell 'cell1', gene 'gene4'"):
         validate(counts)
 
 
@@ -77,3 +84,18 @@ def test_largest_count_passes_and_twice_as_much_is_refused(dtype):
 def test_matrix_without_counts_passes():
     validate(np.zeros((4, 5)))
     assert find_non_count(np.array([])) is None
+
+
+@pytest.mark.parametrize("n_explicit_zeros", [0, 1])
+def test_expressed_genes_and_cells_are_counted_without_explicit_zeros(n_explicit_zeros):
+    counts = csr_matrix([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [3.0, 1.0, 1.0]])
+    counts.data[:n_explicit_zeros] = 0
+    expressed = counts.toarray() > 0
+    np.testing.assert_array_equal(count_genes_per_cell(counts), expressed.sum(axis=1))
+    np.testing.assert_array_equal(count_cells_per_gene(counts), expressed.sum(axis=0))
+
+
+def test_depth_of_large_float32_counts_is_exact():
+    depth = sum_depth(csr_matrix(np.float32([[LARGEST_COUNT, 1, 1], [0, 0, 0]])))
+    np.testing.assert_array_equal(depth, [LARGEST_COUNT + 2, 0])
+    assert depth.dtype == np.float64

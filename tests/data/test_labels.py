@@ -35,7 +35,8 @@ def test_numbers_become_names():
 
 def test_absent_column_is_refused_with_the_columns_there():
     with pytest.raises(
-        LabelError, match=r"in\.h5ad: obs needs a column 'kind'.*found the columns cell_type, donor\..*--label-key"
+        LabelError,
+        match=r"in\.h5ad: obs needs a column 'kind'.*found the columns cell_type, donor\..*--label-key",
     ):
         read_labels(pd.DataFrame({"cell_type": ["B"], "donor": ["1"]}), "kind", place="in.h5ad")
 
@@ -71,5 +72,5 @@ def test_fewer_than_two_labels_are_refused(values, found):
 
 
 def test_rare_labels_are_all_named():
-    with pytest.raises(LabelError, match="at least 3 cells of each label.*found 2 of 'NK', 1 of 'T'"):
+    with pytest.raises(LabelError, match=r"at least 3 cells of each label.*found 2 of 'NK', 1 of 'T'"):
         encode_labels(pd.Series(["B"] * 5 + ["NK"] * 2 + ["T"]), place="in.h5ad")

@@ -93,7 +93,7 @@ class AnnotatorConformance(ABC):
     def test_explicit_zeros_do_not_change_predictions(self, model):
         cells, _ = make_cells(10, seed=6)
         dense = cells.counts.toarray()
-        rows, columns = np.indices(dense.shape)
+        _rows, columns = np.indices(dense.shape)
         explicit = csr_matrix(
             (dense.ravel(), columns.ravel(), np.arange(0, dense.size + 1, N_PANEL)), shape=dense.shape
         )
@@ -124,9 +124,7 @@ class AnnotatorConformance(ABC):
         cells, _ = make_cells(25, seed=8)
         model.save(tmp_path)
         loaded = type(model).load(tmp_path)
-        np.testing.assert_allclose(
-            self.predict(loaded, cells), self.predict(model, cells), atol=1e-6
-        )
+        np.testing.assert_allclose(self.predict(loaded, cells), self.predict(model, cells), atol=1e-6)
 
     def test_saved_files_are_safe_formats(self, model, tmp_path):
         model.save(tmp_path)

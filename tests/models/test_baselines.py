@@ -8,9 +8,9 @@ from scipy.sparse import csr_matrix
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from annotary.models.baselines import LogisticRegressionAnnotator, RandomForestAnnotator
+from annotary.models.baselines import BASELINES, LogisticRegressionAnnotator, RandomForestAnnotator
 from annotary.models.forest import BLOCK_CELLS, export_forest
-from annotary.models.tuning import BASELINES, fit_best
+from annotary.models.tuning import fit_best
 from annotary.quality.prepare import PreparedCells, log_normalize
 
 TARGET_SUM = 1e4

@@ -7,7 +7,8 @@ from models.conformance import make_cells
 from optuna.trial import FixedTrial
 
 from annotary.errors import LabelError
-from annotary.models.tuning import BASELINES, TrialRecord, TuningResult, fit_best, split_folds, tune
+from annotary.models.baselines import BASELINES
+from annotary.models.tuning import TrialRecord, TuningResult, fit_best, split_folds, tune
 from annotary.quality.prepare import log_normalize
 
 TARGET_SUM = 1e4

@@ -6,13 +6,7 @@ import scanpy
 from scipy.sparse import csr_matrix
 
 from annotary.errors import GeneOverlapError
-from annotary.quality.prepare import (
-    InputSpec,
-    PreparedCells,
-    count_expressed,
-    hash_panel,
-    log_normalize,
-)
+from annotary.quality.prepare import InputSpec, PreparedCells, hash_panel, log_normalize
 
 
 def make_counts(n_cells=30, n_genes=20, *, seed=0):
@@ -25,7 +19,9 @@ def make_cells(**kwargs):
 
 
 def make_spec(**changes):
-    return InputSpec(**({"gene_ids": ("A", "B", "C", "D"), "id_type": "symbol", "min_panel_genes": 2} | changes))
+    return InputSpec(
+        **({"gene_ids": ("A", "B", "C", "D"), "id_type": "symbol", "min_panel_genes": 2} | changes)
+    )
 
 
 @pytest.mark.parametrize("target_sum", [1e4, 500.0])
@@ -124,13 +120,3 @@ def test_match_genes_takes_the_matching_column_and_refuses_too_few():
     assert list(spec.match_genes(var, place="in.h5ad")) == ["A", "B", "x"]
     with pytest.raises(GeneOverlapError, match=r"in\.h5ad needs at least 50%.*found 1 \(25%\)"):
         spec.match_genes(var.iloc[[0, 2]], place="in.h5ad")
-
-
-@pytest.mark.parametrize("explicit_zero", [False, True])
-def test_expressed_genes_are_counted_without_explicit_zeros(explicit_zero):
-    counts = csr_matrix([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [3.0, 1.0, 1.0]])
-    expected = [2, 0, 3]
-    if explicit_zero:
-        counts.data[0] = 0
-        expected = [1, 0, 3]
-    np.testing.assert_array_equal(count_expressed(counts), expected)

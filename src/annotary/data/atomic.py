@@ -46,9 +46,7 @@ def replacing(target: Path) -> Iterator[Path]:
     make_folder(target.parent)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f"{TEMPORARY_PREFIX}{target.stem}-", suffix=target.suffix, dir=target.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=target.suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary

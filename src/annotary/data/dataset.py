@@ -124,7 +124,7 @@ def hash_dataset_cells(counts: csr_matrix, obs: pd.DataFrame, gene_ids: pd.Index
     belongs = pd.DataFrame(
         {
             keys.LABEL: obs[keys.LABEL].astype(str),
-            keys.DEPTH: obs[keys.DEPTH].astype(np.float64).map(lambda depth: f"{depth:.6g}"),
+            keys.DEPTH: obs[keys.DEPTH].astype(np.float64).map(repr),
         },
         index=obs.index,
     )
@@ -149,8 +149,10 @@ def read_dataset(path: Path) -> Dataset:
     """
     try:
         adata = anndata.read_h5ad(path)
-        values = json.loads(adata.uns[keys.RECORD])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        record = _parse_record(adata.uns[keys.RECORD])
+        dataset = Dataset(counts=csr_matrix(adata.X), obs=adata.obs, var=adata.var, record=record)
+        found = _hash_content(dataset)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputFileError(
             path,
             expected="to be a dataset file",
@@ -159,32 +161,36 @@ def read_dataset(path: Path) -> Dataset:
             else f"another or a damaged file ({type(error).__name__})",
             remedy="Write it with annotary preprocess.",
         ) from error
-    if values.pop("format") != _FORMAT:
-        raise InputFileError(
-            path,
-            expected=f"dataset format {_FORMAT}",
-            found="another format",
-            remedy="Write it again with this version's annotary preprocess.",
-        )
-    record = DatasetRecord(**values | {"label_names": tuple(values["label_names"])})
-    dataset = Dataset(counts=csr_matrix(adata.X), obs=adata.obs, var=adata.var, record=record)
-    _check_hashes(dataset, path)
-    return dataset
-
-
-def _check_hashes(dataset: Dataset, path: Path) -> None:
-    """Compare content with the record."""
-    found = {
-        "counts_hash": hash_dataset_cells(dataset.counts, dataset.obs, dataset.var.index),
-        "split_hash": hash_split(dataset.obs.index, dataset.obs[keys.SPLIT].to_numpy(dtype=object)),
-        "panel_hash": hash_strings(dataset.panel),
-    }
     for name, value in found.items():
-        expected = getattr(dataset.record, name)
+        expected = getattr(record, name)
         if value != expected:
             raise InputFileError(
                 path,
-                expected=f"content of {name} {expected[:12]}",
-                found=f"{value[:12]}: the file was changed after it was written",
+                expected=f"the {name.replace('_', ' ')} of its record, {_shorten(expected)}",
+                found=f"{_shorten(value)}: the file was changed after it was written",
                 remedy="Write it again with annotary preprocess.",
             )
+    return dataset
+
+
+def _parse_record(text: str) -> DatasetRecord:
+    """Read the record of a dataset file of this format."""
+    values = json.loads(text)
+    if values.pop("format") != _FORMAT:
+        raise ValueError("another dataset format")
+    return DatasetRecord(**values | {"label_names": tuple(values["label_names"])})
+
+
+def _hash_content(dataset: Dataset) -> dict[str, str | tuple[str, ...]]:
+    """Work out of the content what the record should say of it."""
+    return {
+        "counts_hash": hash_dataset_cells(dataset.counts, dataset.obs, dataset.var.index),
+        "split_hash": hash_split(dataset.obs.index, dataset.obs[keys.SPLIT].to_numpy(dtype=object)),
+        "panel_hash": hash_strings(dataset.panel),
+        "label_names": tuple(sorted(dataset.obs[keys.LABEL].astype(str).unique())),
+    }
+
+
+def _shorten(value: str | tuple[str, ...]) -> str:
+    """Show the start of a hash, or names."""
+    return value[:12] if isinstance(value, str) else ", ".join(value)

@@ -22,7 +22,8 @@ def load_embedded() -> anndata.AnnData:
 
     Its ``.raw`` holds log1p of counts scaled to 10,000 a cell over all genes
     of the original file, whose count sum is ``obs["n_counts"]``; undoing both
-    gives the integer counts back. The file is cut to 765 genes, so a cell's
+    gives the counts back to within 0.1 of an integer, since its values have
+    three decimals. The file is cut to 765 genes, so a cell's
     depth and number of genes are the columns of obs, not sums over the matrix.
 
     Returns

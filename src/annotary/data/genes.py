@@ -67,10 +67,11 @@ def choose_gene_column(var: pd.DataFrame, panel: pd.Index) -> pd.Index:
     Cleaned ids, ``(n_input_genes,)``; the index wins a tie.
     """
     best = clean_gene_ids(var.index)
-    for name in var.columns:
-        if not isinstance(var[name].dtype, pd.CategoricalDtype) and var[name].dtype.kind not in "OTU":
+    for position in range(var.shape[1]):  # by position: names may be repeated
+        column = var.iloc[:, position]
+        if not isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.kind not in "OTU":
             continue
-        ids = clean_gene_ids(pd.Index(var[name].astype(str)))
+        ids = clean_gene_ids(pd.Index(column.astype(str)))
         if count_shared(ids, panel) > count_shared(best, panel):
             best = ids
     return best

@@ -217,6 +217,13 @@ def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_add
     is_gene = np.ones(len(var), dtype=bool)
     if keys.FEATURE_TYPES in var:
         is_gene = (var[keys.FEATURE_TYPES] == keys.GENE_EXPRESSION).to_numpy()
+    if not is_gene.any():
+        raise InputFileError(
+            f"{path}: var[{keys.FEATURE_TYPES!r}]",
+            expected=f"features of the type {keys.GENE_EXPRESSION!r}",
+            found=", ".join(sorted(map(str, var[keys.FEATURE_TYPES].unique()))),
+            remedy="Give a file with gene expression.",
+        )
     return CountsFile(
         path=path,
         place=f"{path}: {name}",

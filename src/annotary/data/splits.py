@@ -36,8 +36,8 @@ def split_stratified(
     for code in np.unique(codes):
         members = np.flatnonzero(codes == code)
         members = rng.permutation(members[np.argsort(ids[members], kind="stable")])
-        n_test = max(1, round(test_fraction * len(members)))
-        n_validation = max(1, round(val_fraction * len(members)))
+        n_test = min(max(1, round(test_fraction * len(members))), len(members) - 2)
+        n_validation = min(max(1, round(val_fraction * len(members))), len(members) - n_test - 1)
         sides[members[:n_test]] = keys.TEST
         sides[members[n_test : n_test + n_validation]] = keys.VALIDATION
     return sides

@@ -54,13 +54,15 @@ def _draw_matrix(axis: Axes, table: pd.DataFrame) -> matplotlib.image.AxesImage:
     return image
 
 
-def draw_losses(epochs: pd.DataFrame) -> Figure:
+def draw_losses(epochs: pd.DataFrame, *, kept: int) -> Figure:
     """Draw train and validation loss, and validation macro-F1, by epoch.
 
     Parameters
     ----------
     epochs
         One row an epoch with ``epoch``, ``train_loss``, ``validation_loss``, ``validation_macro_f1``.
+    kept
+        Epoch whose weights are kept.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, score = figure.subplots(1, 2)
@@ -68,9 +70,8 @@ def draw_losses(epochs: pd.DataFrame) -> Figure:
     loss.plot(epochs["epoch"], epochs["validation_loss"], marker=".", label="validation")
     loss.set(xlabel="Epoch", ylabel="Class-weighted cross-entropy", title="Loss")
     loss.legend()
-    best = epochs.loc[epochs["validation_macro_f1"].idxmax()]
     score.plot(epochs["epoch"], epochs["validation_macro_f1"], marker=".", color="tab:green")
-    score.axvline(best["epoch"], color="grey", linestyle="--", label=f"kept: epoch {best['epoch']:.0f}")
+    score.axvline(kept, color="grey", linestyle="--", label=f"kept: epoch {kept}")
     score.set(xlabel="Epoch", ylabel="Macro-F1 of validation cells", title="Validation macro-F1")
     score.legend()
     return figure

@@ -1,13 +1,14 @@
-"""Logistic regression and random forest, predicted without scikit-learn.
+"""Logistic regression and random forest: fitted by scikit-learn, predicted without it.
 
 A registered model holds arrays alone, so it loads and predicts the same
-whatever scikit-learn is installed later.
+whatever scikit-learn is installed later; only the fits import it.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -19,12 +20,17 @@ from annotary.models.forest import ForestArrays, export_forest
 from annotary.quality.prepare import PreparedCells, log_normalize
 
 if TYPE_CHECKING:
+    import optuna
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
 
 WEIGHTS_NAME = "weights.safetensors"
 
+Params = dict[str, Any]
+"""Hyperparameters by their scikit-learn names."""
+
 _TARGET_SUM = "target_sum"
+_MAX_ITER = 5000
 
 
 class BaselineAnnotator(Annotator):
@@ -146,3 +152,116 @@ class RandomForestAnnotator(BaselineAnnotator):
     @classmethod
     def _from_arrays(cls, arrays: dict[str, np.ndarray], *, target_sum: float) -> Self:
         return cls(forest=ForestArrays(**arrays), target_sum=target_sum)
+
+
+class Fit(Protocol):
+    """Fit log-normalised cells ``(n_cells, n_panel)`` with codes ``(n_cells,)``."""
+
+    def __call__(
+        self, log_expr: csr_matrix, codes: np.ndarray, params: Params, *, seed: int, n_jobs: int
+    ) -> Any:
+        """Return the fitted scikit-learn estimator."""
+
+
+class ToAnnotator(Protocol):
+    """Turn a fitted scikit-learn estimator into a model."""
+
+    def __call__(self, estimator: Any, *, target_sum: float) -> BaselineAnnotator:
+        """Return the model."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How a baseline is searched and fitted.
+
+    Attributes
+    ----------
+    kind
+        Kind of the model.
+    first_trial
+        Hyperparameters tried first: those of the seed notebook's grid.
+    suggest
+        Draws hyperparameters from the search space.
+    fit
+        Fits scikit-learn's estimator; the number of jobs does not change it.
+    to_annotator
+        Makes the model of the estimator.
+    """
+
+    kind: str
+    first_trial: Params
+    suggest: Callable[["optuna.Trial"], Params]
+    fit: Fit
+    to_annotator: ToAnnotator
+
+
+def _suggest_logistic_regression(trial: "optuna.Trial") -> Params:
+    return {
+        "C": trial.suggest_float("C", 1e-3, 10, log=True),
+        "class_weight": trial.suggest_categorical("class_weight", [None, "balanced"]),
+    }
+
+
+def _fit_logistic_regression(
+    log_expr: csr_matrix, codes: np.ndarray, params: Params, *, seed: int, n_jobs: int
+) -> "LogisticRegression":
+    """Fit by L-BFGS, which draws nothing and gains nothing from several jobs.
+
+    L-BFGS calls BLAS on vectors of some thousand numbers. Several BLAS threads
+    made it 8 to 90 times slower on a busy machine of two cores, and another
+    number of threads gives another last digit.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        return LogisticRegression(**params, max_iter=_MAX_ITER).fit(log_expr.astype(np.float64), codes)
+
+
+def _suggest_random_forest(trial: "optuna.Trial") -> Params:
+    """Draw from a space that costs at most four times the first trial."""
+    return {
+        "n_estimators": trial.suggest_int("n_estimators", 100, 300, step=50),
+        "max_depth": trial.suggest_categorical("max_depth", [None, 16, 32]),
+        "min_samples_split": trial.suggest_int("min_samples_split", 2, 8),
+        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 1, 5),
+        "max_features": trial.suggest_categorical("max_features", ["sqrt", 0.05]),
+        "class_weight": trial.suggest_categorical("class_weight", [None, "balanced"]),
+    }
+
+
+def _fit_random_forest(
+    log_expr: csr_matrix, codes: np.ndarray, params: Params, *, seed: int, n_jobs: int
+) -> "RandomForestClassifier":
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(**params, random_state=seed, n_jobs=n_jobs).fit(log_expr, codes)
+
+
+BASELINES: dict[str, Baseline] = {
+    baseline.kind: baseline
+    for baseline in (
+        Baseline(
+            kind=LogisticRegressionAnnotator.kind,
+            first_trial={"C": 0.1, "class_weight": "balanced"},
+            suggest=_suggest_logistic_regression,
+            fit=_fit_logistic_regression,
+            to_annotator=LogisticRegressionAnnotator.from_estimator,
+        ),
+        Baseline(
+            kind=RandomForestAnnotator.kind,
+            first_trial={
+                "n_estimators": 100,
+                "max_depth": None,
+                "min_samples_split": 2,
+                "min_samples_leaf": 1,
+                "max_features": "sqrt",
+                "class_weight": "balanced",
+            },
+            suggest=_suggest_random_forest,
+            fit=_fit_random_forest,
+            to_annotator=RandomForestAnnotator.from_estimator,
+        ),
+    )
+}
+"""The baselines by kind."""

@@ -1,72 +1,23 @@
-"""Search spaces of the baselines, their fits, and Optuna's search by cross-validation."""
+"""Optuna's search for a baseline's hyperparameters, by cross-validation."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import optuna
 from scipy.sparse import csr_matrix
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
 
 from annotary.errors import LabelError
 from annotary.models.base import Annotator
-from annotary.models.baselines import BaselineAnnotator, LogisticRegressionAnnotator, RandomForestAnnotator
+from annotary.models.baselines import Baseline, Params
 from annotary.progress import track
 from annotary.quality.prepare import PreparedCells, log_normalize
 
-Params = dict[str, Any]
-"""Hyperparameters by their scikit-learn names."""
-
 _MIN_FOLDS = 2
-_MAX_ITER = 5000
-
-
-class Fit(Protocol):
-    """Fit log-normalised cells ``(n_cells, n_panel)`` with codes ``(n_cells,)``."""
-
-    def __call__(
-        self, log_expr: csr_matrix, codes: np.ndarray, params: Params, *, seed: int, n_jobs: int
-    ) -> Any:
-        """Return the fitted scikit-learn estimator."""
-
-
-class ToAnnotator(Protocol):
-    """Turn a fitted scikit-learn estimator into a model."""
-
-    def __call__(self, estimator: Any, *, target_sum: float) -> BaselineAnnotator:
-        """Return the model."""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """How a baseline is searched and fitted.
-
-    Attributes
-    ----------
-    kind
-        Kind of the model.
-    first_trial
-        Hyperparameters tried first: the middle of the seed notebook's grid.
-    suggest
-        Draws hyperparameters from the search space.
-    fit
-        Fits scikit-learn's estimator; the number of jobs does not change it.
-    to_annotator
-        Makes the model of the estimator.
-    """
-
-    kind: str
-    first_trial: Params
-    suggest: Callable[[optuna.Trial], Params]
-    fit: Fit
-    to_annotator: ToAnnotator
 
 
 @dataclass(frozen=True)
@@ -153,7 +104,7 @@ def tune(
     folds = split_folds(codes, n_folds=n_folds, seed=seed)
     trials: list[TrialRecord] = []
     with _quiet_optuna():
-        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+        study = optuna.create_study(direction="maximize", sampler=_make_sampler(n_trials, seed))
         study.enqueue_trial(baseline.first_trial)
         bar = track(range(n_trials), f"tuning {baseline.kind}", unit="trial")
         for number in bar:
@@ -233,6 +184,11 @@ def _score_folds(
     return tuple(scores)
 
 
+def _make_sampler(n_trials: int, seed: int) -> optuna.samplers.BaseSampler:
+    """Let TPE learn from half of a short study; by default it starts after ten random trials."""
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(1, n_trials // 2)))
+
+
 @contextlib.contextmanager
 def _quiet_optuna() -> Iterator[None]:
     """Keep Optuna's lines out of the progress bar, then give the caller's setting back."""
@@ -242,70 +198,3 @@ def _quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(verbosity)
-
-
-def _suggest_logistic_regression(trial: optuna.Trial) -> Params:
-    return {
-        "C": trial.suggest_float("C", 1e-3, 10, log=True),
-        "class_weight": trial.suggest_categorical("class_weight", [None, "balanced"]),
-    }
-
-
-def _fit_logistic_regression(
-    log_expr: csr_matrix, codes: np.ndarray, params: Params, *, seed: int, n_jobs: int
-) -> LogisticRegression:
-    """Fit by L-BFGS, which draws nothing and gains nothing from several jobs.
-
-    L-BFGS calls BLAS on vectors of some thousand numbers. Several BLAS threads
-    made it 20 to 80 times slower on a busy machine of two cores, and another
-    number of threads gives another last digit.
-    """
-    with threadpool_limits(1, user_api="blas"):
-        return LogisticRegression(**params, max_iter=_MAX_ITER).fit(log_expr.astype(np.float64), codes)
-
-
-def _suggest_random_forest(trial: optuna.Trial) -> Params:
-    """Draw from a space that costs at most four times the first trial."""
-    return {
-        "n_estimators": trial.suggest_int("n_estimators", 100, 300, step=50),
-        "max_depth": trial.suggest_categorical("max_depth", [None, 16, 32]),
-        "min_samples_split": trial.suggest_int("min_samples_split", 2, 8),
-        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 1, 5),
-        "max_features": trial.suggest_categorical("max_features", ["sqrt", 0.05]),
-        "class_weight": trial.suggest_categorical("class_weight", [None, "balanced"]),
-    }
-
-
-def _fit_random_forest(
-    log_expr: csr_matrix, codes: np.ndarray, params: Params, *, seed: int, n_jobs: int
-) -> RandomForestClassifier:
-    return RandomForestClassifier(**params, random_state=seed, n_jobs=n_jobs).fit(log_expr, codes)
-
-
-BASELINES: dict[str, Baseline] = {
-    baseline.kind: baseline
-    for baseline in (
-        Baseline(
-            kind=LogisticRegressionAnnotator.kind,
-            first_trial={"C": 0.1, "class_weight": "balanced"},
-            suggest=_suggest_logistic_regression,
-            fit=_fit_logistic_regression,
-            to_annotator=LogisticRegressionAnnotator.from_estimator,
-        ),
-        Baseline(
-            kind=RandomForestAnnotator.kind,
-            first_trial={
-                "n_estimators": 100,
-                "max_depth": None,
-                "min_samples_split": 2,
-                "min_samples_leaf": 1,
-                "max_features": "sqrt",
-                "class_weight": "balanced",
-            },
-            suggest=_suggest_random_forest,
-            fit=_fit_random_forest,
-            to_annotator=RandomForestAnnotator.from_estimator,
-        ),
-    )
-}
-"""The baselines by kind."""

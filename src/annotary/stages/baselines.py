@@ -35,7 +35,7 @@ def _train(
         log_trial(
             run,
             name=f"{baseline.kind} trial {trial.number}",
-            params={"kind": baseline.kind} | trial.params,
+            params={"kind": baseline.kind, **trial.params},
             metrics={"macro_f1": trial.value, "seconds": trial.seconds},
             fold_scores=list(trial.fold_scores),
         )

@@ -11,7 +11,7 @@ from annotary.evaluation.figures import draw_losses
 from annotary.log import say
 from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
-from annotary.models.transformer.training import EpochMetrics, fit_transformer
+from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_transformer
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import make_bundle, make_spec
 from annotary.tracking import fetch, stage_run
@@ -49,11 +49,9 @@ def transformer(config: TransformerConfig) -> Candidate:
         )
         table = pd.DataFrame([asdict(epoch) for epoch in epochs])
         run.log_table(table, "epochs", index=False)
-        run.log_figure(draw_losses(table), "losses")
-        best = table.loc[table["validation_macro_f1"].idxmax()]
-        say(
-            f"transformer: validation macro-F1 {best['validation_macro_f1']:.3f} at epoch {best['epoch']:.0f}"
-        )
+        run.log_figure(draw_losses(table, kept=best_epoch(epochs).epoch), "losses")
+        best = best_epoch(epochs)
+        say(f"transformer: validation macro-F1 {best.validation_macro_f1:.3f} at epoch {best.epoch}")
         bundle = make_bundle(
             TransformerAnnotator(model), spec, dataset, run_id=run.run_id, settings=config.model_dump()
         )

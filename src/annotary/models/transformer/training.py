@@ -82,24 +82,28 @@ def fit_transformer(
     with _forked_random_state(training.seed), _quiet_lightning():
         model = GeneTransformer(network)
         recorder = EpochRecorder(len(train_codes), training.max_epochs, on_epoch)
-        trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            precision=_precision(device),
-            max_epochs=training.max_epochs,
-            callbacks=[EarlyStopping(MONITOR, mode="max", patience=training.patience), recorder],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
         weights = balance_classes(train_codes, network.n_classes)
         module = TransformerTraining(model, weights, learning_rate=training.learning_rate)
         with recorder.bar:
-            trainer.fit(module, train_batches, validation_batches)
+            _make_trainer(device, training, recorder).fit(module, train_batches, validation_batches)
     model.load_state_dict(recorder.best_weights)
     return model.cpu().eval(), recorder.history
+
+
+def _make_trainer(device: torch.device, training: TrainingConfig, recorder: EpochRecorder) -> pl.Trainer:
+    """Make a trainer that stops early, and that writes and prints nothing itself."""
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision=_precision(device),
+        max_epochs=training.max_epochs,
+        callbacks=[EarlyStopping(MONITOR, mode="max", patience=training.patience), recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
 
 
 def balance_classes(codes: np.ndarray, n_classes: int) -> Tensor:

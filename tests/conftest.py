@@ -1,0 +1,95 @@
+"""Fixtures: a tracking store of its own for each test that needs one, and simulated data."""
+
+import os
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+from simulate import write_cells
+
+from annotary.config import MainConfig
+from annotary.tracking import connect
+
+PROJECT = Path(__file__).parents[1]
+SHARED_DATA = PROJECT.parent / "shared" / "data"
+
+SMALL = {
+    "doublets": "none",
+    "min_genes": 20,
+    "n_top_genes": 120,
+    "n_trials": 2,
+    "n_folds": 2,
+    "max_epochs": 3,
+    "d_model": 16,
+    "n_layers": 1,
+    "n_heads": 2,
+    "device": "cpu",
+}
+"""Parameters of a main job that takes seconds."""
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """Make a migrated SQLite file once; each test copies it."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.set_tracking_uri(f"sqlite:///{path}")
+    connect()
+    mlflow.set_tracking_uri(None)
+    return path
+
+
+@pytest.fixture
+def store(empty_store, tmp_path, monkeypatch) -> Path:
+    """Give the test a folder with an empty tracking store, and make it the working folder."""
+    use_store(empty_store, tmp_path, monkeypatch)
+    yield tmp_path
+    leave_store()
+
+
+@pytest.fixture(scope="module")
+def module_store(empty_store, tmp_path_factory) -> Path:
+    """Give a module's tests one tracking store and folder to share."""
+    folder = tmp_path_factory.mktemp("module")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_store(empty_store, folder, monkeypatch)
+        yield folder
+        leave_store()
+
+
+def use_store(empty_store: Path, folder: Path, monkeypatch) -> None:
+    shutil.copy(empty_store, folder / "mlflow.db")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_experiment(experiment_id="0")
+
+
+def leave_store() -> None:
+    while mlflow.active_run():
+        mlflow.end_run("KILLED")
+    mlflow.set_tracking_uri(None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
+@pytest.fixture
+def cells_file(tmp_path) -> Path:
+    """A small h5ad file of simulated labelled counts."""
+    return write_cells(tmp_path / "cells.h5ad")
+
+
+@pytest.fixture(scope="module")
+def main_config(module_store) -> MainConfig:
+    """A main job on simulated data that takes seconds."""
+    source = write_cells(module_store / "cells.h5ad")
+    return MainConfig(input=str(source), output=str(module_store / "out"), **SMALL)
+
+
+def shared_data(name: str) -> Path:
+    """Find a file of real labelled data, or skip the test."""
+    path = SHARED_DATA / name
+    if not path.exists():
+        pytest.skip(f"{name} is not beside the project, in ../shared/data")
+    return path

@@ -1,0 +1,196 @@
+"""Bad input ends with one clear line, a FAILED run, and nothing half written."""
+
+import anndata
+import mlflow
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from simulate import simulate_cells, write_cells
+
+from annotary.cli import cli
+from annotary.config import BaselinesConfig, EvaluateConfig, PreprocessConfig, PromoteConfig, ScoreConfig
+from annotary.errors import (
+    AnnotaryError,
+    CountsError,
+    GeneOverlapError,
+    InputFileError,
+    LabelError,
+    RegistryError,
+)
+from annotary.stages.baselines import baselines
+from annotary.stages.evaluate import evaluate
+from annotary.stages.preprocess import preprocess
+from annotary.stages.promote import promote
+from annotary.stages.score import score
+
+
+def no_label_column(adata):
+    del adata.obs["cell_type"]
+
+
+def fraction(adata):
+    adata.X = adata.X.astype(np.float32)
+    adata.X.data[17] = 0.37
+
+
+def lonely_class(adata):
+    adata.obs["cell_type"] = np.where(np.arange(adata.n_obs) == 5, "Unicorn", adata.obs["cell_type"])
+
+
+def one_class(adata):
+    adata.obs["cell_type"] = "B cell"
+
+
+def repeated_ids(adata):
+    adata.obs_names = ["twin"] * adata.n_obs
+
+
+BAD = {
+    "no label column": (no_label_column, LabelError, r"obs needs a column 'cell_type'.*--label-key"),
+    "a fraction": (fraction, CountsError, r"non-negative integers; found 0.37 at cell 'cell0000'"),
+    "a class of one": (lonely_class, LabelError, r"at least 3 cells of each label.*1 of 'Unicorn'"),
+    "one class": (one_class, LabelError, r"at least two different labels"),
+    "repeated ids": (repeated_ids, InputFileError, r"a different id for each cell.*'twin'"),
+}
+
+
+def make_config(store, source, **changes) -> PreprocessConfig:
+    values = {"doublets": "none", "min_genes": 20, "output": str(store / "out")}
+    return PreprocessConfig(input=str(source), **values | changes)
+
+
+def last_run(stage: str):
+    return mlflow.search_runs(filter_string=f"tags.annotary.stage = '{stage}'").iloc[0]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_end_preprocess_with_one_line_and_a_failed_run(name, store):
+    damage, error_class, message = BAD[name]
+    adata = simulate_cells()
+    damage(adata)
+    source = store / "bad.h5ad"
+    adata.write_h5ad(source)
+    before = source.read_bytes()
+    with pytest.raises(error_class, match=message) as caught:
+        preprocess(make_config(store, source))
+    assert "\n" not in str(caught.value)
+    assert source.read_bytes() == before
+    assert list((store / "out").iterdir()) == []
+    run = last_run("preprocess")
+    assert run["status"] == "FAILED"
+    assert run["tags.annotary.error"] == str(caught.value)
+
+
+def missing(path):
+    return path
+
+
+def text(path):
+    path.write_text("barcode,label\n")
+    return path
+
+
+def truncated(path):
+    write_cells(path)
+    path.write_bytes(path.read_bytes()[:4000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (missing, "to be an h5ad file; found no such file"),
+        (text, "that is not HDF5"),
+        (truncated, "to be a whole h5ad file"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(make, message, store):
+    with pytest.raises(InputFileError, match=message):
+        preprocess(make_config(store, make(store / "bad.h5ad")))
+    assert last_run("preprocess")["status"] == "FAILED"
+
+
+def test_thresholds_that_leave_no_cell_are_refused(store, cells_file):
+    with pytest.raises(CountsError, match="cells with at least 100000 expressed genes"):
+        preprocess(make_config(store, cells_file, min_genes=100_000))
+
+
+def test_no_champion_is_an_error_that_says_what_to_do(store, cells_file):
+    with pytest.raises(RegistryError, match=r"@champion needs a version with this alias.*annotary promote"):
+        score(ScoreConfig(input=str(cells_file), output=str(store / "out")))
+    assert not (store / "out").exists()
+    assert last_run("score")["status"] == "FAILED"
+
+
+def test_evaluate_without_models_says_what_to_run(store, cells_file):
+    dataset = preprocess(make_config(store, cells_file)).address
+    with pytest.raises(RegistryError, match="Run annotary baselines or annotary transformer"):
+        evaluate(EvaluateConfig(dataset=dataset))
+
+
+def test_a_dataset_that_is_none_is_refused(store, cells_file):
+    with pytest.raises(InputFileError, match="to be a dataset file"):
+        baselines(BaselinesConfig(dataset=str(cells_file)))
+
+
+class TestScoring:
+    """Files that a champion cannot annotate."""
+
+    @pytest.fixture
+    def champion(self, store, cells_file):
+        dataset = preprocess(make_config(store, cells_file, n_top_genes=60)).address
+        baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
+        evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+        promote(PromoteConfig())
+        return store
+
+    def test_fewer_than_half_of_the_panel_is_refused(self, champion):
+        other = simulate_cells(30)
+        other.var_names = [f"OTHER{gene}" for gene in range(other.n_vars)]
+        other.write_h5ad(champion / "other.h5ad")
+        with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 60 genes.*found 0 \(0%\)"):
+            score(ScoreConfig(input=str(champion / "other.h5ad"), output=str(champion / "scored")))
+        assert list((champion / "scored").iterdir()) == []
+        assert last_run("score")["status"] == "FAILED"
+
+    def test_a_bad_file_of_a_folder_does_not_stop_the_others(self, champion):
+        folder = champion / "incoming"
+        folder.mkdir()
+        write_cells(folder / "a.h5ad", n_cells=20, seed=3)
+        (folder / "b.h5ad").write_text("not HDF5")
+        write_cells(folder / "c.h5ad", n_cells=20, seed=4)
+        with pytest.raises(AnnotaryError, match=r"1 of 3 that cannot.*b\.h5ad.*The other 2 were annotated"):
+            score(ScoreConfig(input=str(folder), output=str(champion / "scored")))
+        assert {path.name for path in (champion / "scored").iterdir()} == {
+            "a.annotated.h5ad",
+            "c.annotated.h5ad",
+        }
+        assert last_run("score")["status"] == "FAILED"
+
+    def test_annotated_files_are_no_inputs_of_the_next_run(self, champion):
+        folder = champion / "incoming"
+        folder.mkdir()
+        write_cells(folder / "a.h5ad", n_cells=20, seed=3)
+        for _ in range(2):
+            assert len(score(ScoreConfig(input=str(folder), output=str(folder)))) == 1
+
+    def test_labels_are_not_needed_and_nan_in_obs_does_not_matter(self, champion):
+        adata = simulate_cells(25, seed=9)
+        adata.obs["cell_type"] = np.nan
+        adata.write_h5ad(champion / "query.h5ad")
+        done = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
+        assert anndata.read_h5ad(done[0].target).n_obs == 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["preprocess", "--min-genes", "-3"], "--min-genes needs another value"),
+        (["score"], "Missing option '--input'"),
+        (["preprocess", "--n-top-genes", "many"], "is not a valid integer"),
+    ],
+)
+def test_bad_options_are_named(arguments, message, store):
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code != 0
+    assert message in result.output + str(result.exception)

@@ -1,0 +1,147 @@
+"""The main job on simulated data, in process: what each stage leaves in MLflow and on the disk."""
+
+from pathlib import Path
+
+import anndata
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from annotary import keys
+from annotary.config import CHALLENGER, CHAMPION
+from annotary.data.dataset import read_dataset
+from annotary.registry import resolve_alias
+from annotary.scoring.outputs import read_record
+from annotary.stages.pipeline import run_pipeline
+
+
+@pytest.fixture(scope="module")
+def outcome(main_config):
+    return run_pipeline(main_config)
+
+
+@pytest.fixture(scope="module")
+def runs(outcome) -> pd.DataFrame:
+    return mlflow.search_runs(search_all_experiments=True)
+
+
+def one_run(runs: pd.DataFrame, stage: str):
+    found = runs[runs["tags.annotary.stage"] == stage]
+    assert len(found) == 1
+    return mlflow.get_run(found.iloc[0]["run_id"])
+
+
+def read_artifact(run, path: str) -> str:
+    return mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/{path}")
+
+
+def list_artifacts(run, folder: str) -> set[str]:
+    found = mlflow.artifacts.list_artifacts(run_id=run.info.run_id, artifact_path=folder)
+    return {one.path.split("/")[-1] for one in found}
+
+
+def test_every_stage_is_a_finished_child_of_one_parent_in_one_experiment(outcome, runs):
+    parent = one_run(runs, "main")
+    assert parent.info.status == "FINISHED"
+    for stage in ("preprocess", "baselines", "transformer", "evaluate", "promote", "score"):
+        run = one_run(runs, stage)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.info.experiment_id == parent.info.experiment_id
+
+
+def test_preprocess_logs_the_cells_and_genes_of_each_step(outcome, runs):
+    run = one_run(runs, "preprocess")
+    metrics = run.data.metrics
+    assert metrics["cells_read"] == 240
+    assert metrics["cells_read"] >= metrics["cells_labelled"] >= metrics["cells_after_qc"] > 0
+    assert metrics["genes_read"] >= metrics["genes_after_qc"] >= metrics["genes_in_panel"] == 120
+    assert {"panel.png", "class_counts.png"} <= list_artifacts(run, "figures")
+    assert run.inputs.dataset_inputs[0].dataset.name == "cells.h5ad"
+
+
+def test_trials_are_nested_runs_of_baselines(outcome, runs):
+    parent = one_run(runs, "baselines").info.run_id
+    trials = runs[runs["tags.mlflow.parentRunId"] == parent]
+    assert len(trials) == 4
+    assert set(trials["params.kind"]) == {"logistic_regression", "random_forest"}
+    assert trials["metrics.macro_f1"].between(0, 1).all()
+
+
+def test_transformer_logs_each_epoch_as_a_step(outcome, runs):
+    run = one_run(runs, "transformer")
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "validation_loss")
+    assert [metric.step for metric in history] == [1, 2, 3]
+    assert "losses.png" in list_artifacts(run, "figures")
+
+
+def test_evaluate_logs_tables_and_figures_of_every_candidate(outcome, runs):
+    run = one_run(runs, "evaluate")
+    figures, tables = list_artifacts(run, "figures"), list_artifacts(run, "tables")
+    assert "best_baseline_and_transformer.png" in figures
+    for one in outcome.evaluated:
+        name = f"{one.candidate.kind}_v{one.version.number}"
+        assert f"confusion_{name}.png" in figures
+        assert {f"per_class_{name}.csv", f"confusion_{name}.csv", f"confusion_by_row_{name}.csv"} <= tables
+        for metric in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_precision"):
+            assert f"{one.candidate.kind}.{metric}" in run.data.metrics
+    confusion = pd.read_csv(
+        mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/tables/confusion_by_row_{name}.csv"),
+        index_col=0,
+    )
+    np.testing.assert_allclose(confusion.sum(axis=1), 1)
+
+
+def test_all_candidates_are_versions_and_the_best_is_challenger(outcome, main_config):
+    versions = mlflow.search_model_versions(filter_string=f"name = '{main_config.model_name}'")
+    assert {str(one.version) for one in versions} == {one.version.number for one in outcome.evaluated}
+    best = max(outcome.evaluated, key=lambda one: one.score)
+    challenger = resolve_alias(main_config.model_name, CHALLENGER)
+    assert challenger.number == best.version.number
+    assert float(challenger.tags["macro_f1"]) == pytest.approx(best.score, abs=1e-6)
+
+
+def test_first_challenger_becomes_champion_with_the_reason_on_the_version(outcome, main_config):
+    champion = resolve_alias(main_config.model_name, CHAMPION)
+    assert champion.number == outcome.evaluated[0].version.number
+    assert "no champion yet" in champion.tags["annotary.promotion"]
+
+
+def test_dataset_file_keeps_the_split_and_its_hashes(outcome, main_config):
+    run = mlflow.search_runs(filter_string="tags.annotary.stage = 'preprocess'").iloc[0]
+    path = mlflow.artifacts.download_artifacts(f"runs:/{run['run_id']}/dataset/dataset.h5ad")
+    dataset = read_dataset(Path(path))
+    shares = dataset.obs[keys.SPLIT].value_counts(normalize=True)
+    np.testing.assert_allclose(shares[[keys.TRAIN, keys.VALIDATION, keys.TEST]], [0.7, 0.1, 0.2], atol=0.02)
+    assert run["tags.annotary.dataset_hash"] == dataset.record.dataset_hash
+
+
+def test_annotated_file_keeps_every_cell_in_order_with_its_record(outcome, main_config):
+    scored = outcome.scored[0]
+    before, after = anndata.read_h5ad(scored.source), anndata.read_h5ad(scored.target)
+    assert list(after.obs_names) == list(before.obs_names)
+    assert (after.X != before.X).nnz == 0
+    assert after.obs[keys.PREDICTED_LABELS].dtype == "category"
+    proba = after.obsm[keys.PROBABILITIES]
+    record = read_record(scored.target)
+    columns = np.array(record["probability_columns"])
+    assert (columns[proba.argmax(axis=1)] == after.obs[keys.PREDICTED_LABELS].astype(str)).all()
+    np.testing.assert_allclose(proba.max(axis=1), after.obs[keys.CONF_SCORE])
+    assert record["model_name"] == main_config.model_name
+    assert record["model_version"] == outcome.promotion.champion.number
+    for name in ("run_id", "panel_hash", "input_sha256", "package_version", "time"):
+        assert record[name]
+
+
+def test_score_gives_the_labels_that_evaluate_reported(outcome):
+    after = anndata.read_h5ad(outcome.scored[0].target)
+    run = mlflow.search_runs(filter_string="tags.annotary.stage = 'evaluate'").iloc[0]
+    predictions = pd.read_csv(
+        mlflow.artifacts.download_artifacts(f"runs:/{run['run_id']}/tables/predictions.csv"), index_col=0
+    )
+    best = outcome.evaluated[0]
+    name = f"{best.candidate.kind}_v{best.version.number}"
+    given = after.obs.loc[predictions.index]
+    assert (given[keys.PREDICTED_LABELS].astype(str) == predictions[name]).all()
+    np.testing.assert_allclose(given[keys.CONF_SCORE], predictions[f"{name}_conf_score"], atol=1e-5)

@@ -1,0 +1,117 @@
+"""When the champion changes, and when it does not."""
+
+import mlflow
+import pytest
+from simulate import write_cells
+
+from annotary.config import (
+    CHALLENGER,
+    CHAMPION,
+    BaselinesConfig,
+    EvaluateConfig,
+    PreprocessConfig,
+    PromoteConfig,
+)
+from annotary.errors import RegistryError
+from annotary.registry import find_alias, get_version, set_alias
+from annotary.stages.baselines import baselines
+from annotary.stages.evaluate import evaluate
+from annotary.stages.preprocess import preprocess
+from annotary.stages.promote import DECISION_TAG, promote
+
+NAME = "cell-annotator"
+
+
+def train_on(folder, *, seed: int, n_cells: int = 240) -> list:
+    """Train and register two versions on simulated cells; the best is challenger."""
+    source = write_cells(folder / f"cells{seed}.h5ad", n_cells=n_cells, seed=seed)
+    config = PreprocessConfig(
+        input=str(source), output=str(folder / f"out{seed}"), doublets="none", min_genes=20, n_top_genes=60
+    )
+    dataset = preprocess(config).address
+    baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
+    return evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+
+
+@pytest.fixture
+def evaluated(store) -> list:
+    return train_on(store, seed=0)
+
+
+def set_score(number: str, macro_f1: float) -> None:
+    mlflow.MlflowClient().set_model_version_tag(NAME, number, "macro_f1", str(macro_f1))
+
+
+def make_champion(number: str) -> None:
+    set_alias(get_version(NAME, number), CHAMPION)
+
+
+def test_without_a_champion_the_challenger_becomes_it(evaluated):
+    done = promote(PromoteConfig())
+    assert done.verdict.promote
+    assert find_alias(NAME, CHAMPION).number == evaluated[0].version.number
+
+
+def test_a_better_challenger_on_the_same_cells_is_promoted_with_its_reason(evaluated):
+    best, worse = (one.version.number for one in evaluated)
+    make_champion(worse)
+    set_score(best, 0.9)
+    set_score(worse, 0.8)
+    done = promote(PromoteConfig())
+    assert find_alias(NAME, CHAMPION).number == best
+    assert "0.9000 is higher than the champion's 0.8000 on the same test cells" in done.verdict.reason
+    assert f"champion was version {worse}" in get_version(NAME, best).tags[DECISION_TAG]
+
+
+@pytest.mark.parametrize("score", [0.7, 0.8])
+def test_a_challenger_that_is_not_better_is_not_promoted(evaluated, score):
+    best, worse = (one.version.number for one in evaluated)
+    make_champion(worse)
+    set_score(best, score)
+    set_score(worse, 0.8)
+    assert not promote(PromoteConfig()).verdict.promote
+    assert find_alias(NAME, CHAMPION).number == worse
+    assert "kept the champion" in get_version(NAME, best).tags[DECISION_TAG]
+
+
+def test_dry_run_says_what_it_would_do_and_moves_nothing(evaluated):
+    done = promote(PromoteConfig(mode="dry_run"))
+    assert done.verdict.promote
+    assert find_alias(NAME, CHAMPION) is None
+    assert "would be promoted" in evaluated_version(evaluated).tags[DECISION_TAG]
+
+
+def evaluated_version(evaluated):
+    return get_version(NAME, evaluated[0].version.number)
+
+
+def test_disabled_does_nothing(evaluated):
+    assert not promote(PromoteConfig(mode="disabled")).verdict.promote
+    assert find_alias(NAME, CHAMPION) is None
+
+
+def test_the_champion_as_challenger_stays(evaluated):
+    promote(PromoteConfig())
+    assert "is champion already" in promote(PromoteConfig()).verdict.reason
+
+
+def test_no_challenger_is_an_error_that_says_what_to_run(store):
+    with pytest.raises(RegistryError, match=r"@challenger needs a version.*Run annotary evaluate"):
+        promote(PromoteConfig())
+
+
+def test_a_champion_measured_on_other_cells_is_scored_again(evaluated, store):
+    promote(PromoteConfig())
+    champion = evaluated[0].version.number
+    set_score(champion, 0.0)
+    newer = train_on(store, seed=1)
+    assert find_alias(NAME, CHALLENGER).number == newer[0].version.number
+    reason = promote(PromoteConfig(device="cpu")).verdict.reason
+    assert "the champion's 0.0000" not in reason
+    assert "on the same test cells" in reason
+
+
+def test_evaluating_again_registers_no_version_twice(evaluated):
+    dataset = evaluated[0].version.tags["annotary.dataset"]
+    again = evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+    assert [one.version.number for one in again] == [one.version.number for one in evaluated]
