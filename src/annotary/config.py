@@ -156,7 +156,10 @@ class NetworkOptions(StageConfig):
     d_model: int = Field(64, ge=8, description="Width of the network.")
     n_layers: int = Field(2, ge=1, description="Attention blocks.")
     n_heads: int = Field(4, ge=1, description="Attention heads; must divide d_model.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Share of activations dropped in training.")
+    attention_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of attention weights dropped in training; slow on a CPU."
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
     batch_size: int = Field(32, ge=1, description="Cells in a training batch.")
     max_epochs: int = Field(30, ge=1, description="Most epochs.")

@@ -68,5 +68,6 @@ def _shape(config: TransformerConfig, *, n_genes: int, n_classes: int) -> Networ
         n_layers=config.n_layers,
         n_heads=config.n_heads,
         dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
         tokens=config.tokens,
     )

@@ -82,9 +82,10 @@ def plain_attention(
 class EncoderBlock(nn.Module):
     """Attention, then a feed-forward layer four times as wide; each added, then normalised."""
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.attention = MultiHeadSelfAttention(d_model, n_heads, dropout)
+        d_model, dropout = config.d_model, config.dropout
+        self.attention = MultiHeadSelfAttention(d_model, config.n_heads, config.attention_dropout)
         self.feed_forward = nn.Sequential(
             nn.Linear(d_model, 4 * d_model),
             nn.GELU(),
@@ -114,9 +115,7 @@ class GeneTransformer(nn.Module):
         n_ids = config.n_genes + (config.tokens == "expressed")
         self.gene_embedding = nn.Embedding(n_ids, config.d_model)
         self.bin_embedding = nn.Embedding(config.n_bins + 2, config.d_model)
-        self.blocks = nn.ModuleList(
-            EncoderBlock(config.d_model, config.n_heads, config.dropout) for _ in range(config.n_layers)
-        )
+        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.n_layers))
         self.head = nn.Linear(config.d_model, config.n_classes)
 
     def forward(self, gene_ids: Tensor, bin_ids: Tensor, is_token: Tensor | None = None) -> Tensor:
