@@ -84,14 +84,11 @@ def make_option(name: str, field: FieldInfo) -> click.Option:
     kind: Any = field.annotation
     if get_origin(kind) is Literal:
         kind = click.Choice(get_args(kind))
-    required = field.is_required()
+    flags = [f"--{name.replace('_', '-')}", name]
+    if field.is_required():
+        return click.Option(flags, type=kind, required=True, help=field.description)
     return click.Option(
-        [f"--{name.replace('_', '-')}", name],
-        type=kind,
-        default=None if required else field.default,
-        required=required,
-        show_default=not required and field.default != "",
-        help=field.description,
+        flags, type=kind, default=field.default, show_default=field.default != "", help=field.description
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import tempfile
 import time
 import traceback
@@ -53,6 +54,7 @@ def connect() -> None:
     RegistryError
         If the store does not answer.
     """
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each new table
     address = mlflow.get_tracking_uri()
     lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if address.startswith(_SQLITE):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _CELL_INCHES = 0.55
 _LEAST_SHOWN = 0.005
@@ -70,10 +71,12 @@ def draw_losses(epochs: pd.DataFrame, *, kept: int) -> Figure:
     loss.plot(epochs["epoch"], epochs["validation_loss"], marker=".", label="validation")
     loss.set(xlabel="Epoch", ylabel="Class-weighted cross-entropy", title="Loss")
     loss.legend()
+    loss.xaxis.set_major_locator(MaxNLocator(integer=True))
     score.plot(epochs["epoch"], epochs["validation_macro_f1"], marker=".", color="tab:green")
     score.axvline(kept, color="grey", linestyle="--", label=f"kept: epoch {kept}")
     score.set(xlabel="Epoch", ylabel="Macro-F1 of validation cells", title="Validation macro-F1")
     score.legend()
+    score.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -143,6 +146,7 @@ def draw_trials(trials: pd.DataFrame, *, title: str) -> Figure:
     )
     axis.set(xlabel="Trial", ylabel="Macro-F1, mean over folds", title=title)
     axis.legend()
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
