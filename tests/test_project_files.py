@@ -1,10 +1,12 @@
 """The files of the top level say the same as each other and as the code."""
 
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -150,6 +152,14 @@ def test_readme_shows_the_layout_of_the_package():
             assert path.name in readme, path.name
         elif path.is_dir() and path.name != "__pycache__":
             assert f"{path.name}/" in readme, path.name
+
+
+def test_readme_shows_the_table_of_the_benchmark():
+    spec = importlib.util.spec_from_file_location("main_job", PROJECT / "benchmarks" / "main_job.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    table = benchmark.make_markdown(pd.read_csv(PROJECT / "benchmarks" / "main_job.csv"))
+    assert f"<!-- benchmarks/main_job.csv -->\n{table}\n<!-- end -->" in (PROJECT / "README.md").read_text()
 
 
 def test_changelog_names_the_version():
