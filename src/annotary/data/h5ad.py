@@ -111,7 +111,7 @@ def open_counts(path: Path, *, counts_layer: str = "") -> Iterator[CountsFile]:
     with _open_hdf5(path) as file:
         places = _list_places(file, counts_layer)
         if not places:
-            wanted = f"layers[{counts_layer!r}]" if counts_layer else 'layers["counts"], .raw or X'
+            wanted = f'layers["{counts_layer}"]' if counts_layer else 'layers["counts"], .raw or X'
             layers = ", ".join(file.get("layers", {})) or "none"
             raise CountsError(
                 path,
@@ -177,10 +177,10 @@ def _list_places(file: h5py.File, counts_layer: str) -> list[tuple[str, str, str
     if counts_layer == "X":
         places = [("X", "X", "var")]
     elif counts_layer:
-        places = [(f"layers[{counts_layer!r}]", f"layers/{counts_layer}", "var")]
+        places = [(f'layers["{counts_layer}"]', f"layers/{counts_layer}", "var")]
     else:
         places = [
-            (f"layers[{keys.COUNTS_LAYER!r}]", f"layers/{keys.COUNTS_LAYER}", "var"),
+            (f'layers["{keys.COUNTS_LAYER}"]', f"layers/{keys.COUNTS_LAYER}", "var"),
             (".raw", "raw/X", "raw/var"),
             ("X", "X", "var"),
         ]

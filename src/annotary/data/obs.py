@@ -37,7 +37,7 @@ def read_obs_numbers(counts_file: CountsFile, key: str, *, option: str) -> np.nd
         raise InputFileError(
             place,
             expected="a finite, non-negative number for each cell",
-            found=f"{counts_file.obs[key].iloc[wrong[0]]!r} at cell {str(cell)!r}",
+            found=f"'{counts_file.obs[key].iloc[wrong[0]]}' at cell {str(cell)!r}",
             remedy=f"Name another column with {option}, or leave it out.",
         )
     return values

@@ -1,0 +1,187 @@
+"""Annotating a file: whatever its layout, the same cells get the same labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csc_matrix, csr_matrix
+from simulate import LABELS, simulate_cells
+
+from annotary.errors import CountsError, GeneOverlapError, InputFileError
+from annotary.models.baselines import LogisticRegressionAnnotator
+from annotary.models.bundle import Bundle, Provenance
+from annotary.quality.prepare import InputSpec
+from annotary.scoring.annotate import annotate_file
+
+N_PANEL = 80
+
+
+def make_bundle(*, id_type: str = "symbol", gene_ids: tuple[str, ...] | None = None) -> Bundle:
+    """A linear model with fixed random weights."""
+    rng = np.random.default_rng(5)
+    gene_ids = gene_ids or tuple(f"GENE{gene:04d}" for gene in range(N_PANEL))
+    model = LogisticRegressionAnnotator(
+        coef=rng.normal(size=(len(LABELS), len(gene_ids))),
+        intercept=rng.normal(size=len(LABELS)),
+        target_sum=1e4,
+    )
+    return Bundle(
+        model=model,
+        spec=InputSpec(gene_ids=gene_ids, id_type=id_type, min_panel_genes=10),
+        label_names=LABELS,
+        provenance=Provenance("d" * 64, "s" * 64, "run", "{}", "0"),
+    )
+
+
+@dataclass
+class Query:
+    """A file to annotate."""
+
+    path: Path
+    adata: anndata.AnnData
+
+    def annotate(self, adata: anndata.AnnData | None = None, **options):
+        (adata if adata is not None else self.adata).write_h5ad(self.path)
+        return annotate_file(make_bundle(), self.path, **options)
+
+
+@pytest.fixture
+def query(tmp_path) -> Query:
+    return Query(tmp_path / "query.h5ad", simulate_cells(60, seed=2))
+
+
+def assert_same(one, other):
+    np.testing.assert_allclose(one.annotation.probabilities, other.annotation.probabilities, atol=1e-6)
+    assert list(one.cell_ids) == list(other.cell_ids)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 59, 60, 1000])
+def test_chunk_size_does_not_change_the_result(query, chunk_size):
+    assert_same(query.annotate(chunk_size=chunk_size), query.annotate())
+
+
+@pytest.mark.parametrize("layout", [csc_matrix, lambda x: x.toarray(), lambda x: x.astype(np.int32)])
+def test_layout_does_not_change_the_result(query, layout):
+    other = query.adata.copy()
+    other.X = layout(other.X)
+    assert_same(query.annotate(other), query.annotate())
+
+
+def test_gene_order_does_not_change_the_result(query):
+    order = np.random.default_rng(0).permutation(query.adata.n_vars)
+    assert_same(query.annotate(query.adata[:, order].copy()), query.annotate())
+
+
+def test_cell_order_is_kept(query):
+    order = np.random.default_rng(0).permutation(query.adata.n_obs)
+    shuffled, straight = query.annotate(query.adata[order].copy()), query.annotate()
+    np.testing.assert_allclose(
+        shuffled.annotation.probabilities, straight.annotation.probabilities[order], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("place", ["layer", "raw"])
+def test_counts_are_found_beside_normalised_values(query, place):
+    other = query.adata.copy()
+    if place == "layer":
+        other.layers["counts"] = other.X
+    else:
+        other.raw = other
+    other.X = other.X.log1p()
+    found = query.annotate(other)
+    assert_same(found, query.annotate())
+    assert found.place.endswith('layers["counts"]' if place == "layer" else ".raw")
+
+
+def test_normalised_values_alone_are_refused(query):
+    other = query.adata.copy()
+    other.X = other.X.log1p()
+    with pytest.raises(CountsError, match=r"X needs non-negative integers.*--counts-layer"):
+        query.annotate(other)
+
+
+def test_a_bad_value_in_the_last_chunk_is_found(query):
+    other = query.adata.copy()
+    other.X = csr_matrix(other.X)
+    other.X.data[-1] = np.nan
+    with pytest.raises(CountsError, match="found nan at cell 'cell0059'"):
+        query.annotate(other, chunk_size=10)
+
+
+def test_genes_are_matched_by_the_column_of_var_that_fits(query):
+    other = query.adata.copy()
+    other.var["symbol"] = other.var_names
+    other.var_names = [f"ENSG{gene:011d}.3" for gene in range(other.n_vars)]
+    assert_same(query.annotate(other), query.annotate())
+
+
+def test_too_few_panel_genes_are_refused_and_half_is_enough(query):
+    half = query.adata[:, N_PANEL // 2 :].copy()
+    assert query.annotate(half).annotation.probabilities.shape == (60, len(LABELS))
+    with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 80 genes.*found 39 \(49%\)"):
+        query.annotate(query.adata[:, N_PANEL // 2 + 1 :].copy())
+
+
+def test_a_depth_column_replaces_the_row_sum(query):
+    other = query.adata.copy()
+    other.obs["depth"] = np.asarray(other.X.sum(axis=1)).ravel()
+    whole = query.annotate(other, depth_key="depth")
+    cut = other[:, :N_PANEL].copy()
+    assert_same(query.annotate(cut, depth_key="depth"), whole)
+    alone = query.annotate(cut)
+    assert np.abs(alone.annotation.probabilities - whole.annotation.probabilities).max() > 0.01
+
+
+def test_few_genes_without_a_depth_column_are_warned_of(query):
+    assert "--depth-key" in query.annotate().warnings[0]
+    query.adata.obs["depth"] = 1000
+    assert query.annotate(depth_key="depth").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "no such column among cell_type"),
+        (["many"] * 60, "'many' at cell 'cell0000'"),
+        ([5.0] * 59 + [-1.0], "'-1.0' at cell 'cell0059'"),
+    ],
+)
+def test_a_depth_column_must_hold_counts(query, values, message):
+    if values is not None:
+        query.adata.obs["depth"] = values
+    with pytest.raises(InputFileError, match=message):
+        query.annotate(depth_key="depth")
+
+
+def test_poor_cells_are_flagged_and_kept(query):
+    other = query.adata.copy()
+    dense = other.X.toarray()
+    dense[3] = 0
+    other.X = csr_matrix(dense)
+    found = query.annotate(other)
+    assert np.flatnonzero(found.annotation.low_information).tolist() == [3]
+    assert len(found.cell_ids) == 60
+
+
+def test_labels_are_categories_in_the_model_s_order(query):
+    labels = query.annotate().predicted_labels
+    assert isinstance(labels, pd.Categorical)
+    assert tuple(labels.categories) == LABELS
+
+
+def test_versions_of_ensembl_ids_do_not_matter(tmp_path):
+    plain = tuple(f"ENSG{gene:011d}" for gene in range(N_PANEL))
+    adata = simulate_cells(20)
+    adata.var_names = [f"ENSG{gene:011d}.{gene % 9}" for gene in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "query.h5ad")
+    found = annotate_file(make_bundle(id_type="ensembl", gene_ids=plain), tmp_path / "query.h5ad")
+    expected = annotate_file(make_bundle(), write_plain(tmp_path))
+    assert_same(found, expected)
+
+
+def write_plain(folder: Path) -> Path:
+    simulate_cells(20).write_h5ad(folder / "plain.h5ad")
+    return folder / "plain.h5ad"
