@@ -132,9 +132,11 @@ class QualityOptions(StageConfig):
     )
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the validation cells.")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the test cells.")
-    n_top_genes: int = Field(
-        1200, ge=1, description="Highly variable genes in the panel, chosen on training cells."
+    panel_method: Literal["seurat", "seurat_v3", "cell_ranger", "f_test"] = Field(
+        "seurat",
+        description="How training cells choose the gene panel: variability, or f_test between labels.",
     )
+    n_top_genes: int = Field(1200, ge=0, description="Genes in the panel; 0 takes all.")
 
 
 class TuningOptions(StageConfig):

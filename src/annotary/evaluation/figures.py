@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from annotary import keys
+
 _CELL_INCHES = 0.55
 _LEAST_SHOWN = 0.005
 
@@ -80,30 +82,28 @@ def draw_losses(epochs: pd.DataFrame, *, kept: int) -> Figure:
     return figure
 
 
-def draw_panel(genes: pd.DataFrame, *, in_panel: str) -> Figure:
-    """Draw the dispersion of genes against their mean, panel genes in colour.
+def draw_panel(genes: pd.DataFrame) -> Figure:
+    """Draw what the panel was chosen by against mean expression, and its ranking.
 
     Parameters
     ----------
     genes
-        ``means``, ``dispersions``, ``dispersions_norm`` and the ``in_panel`` column, ``(n_genes, 4)``.
-    in_panel
-        Name of the boolean column.
+        ``mean_log_expr``, ``score`` and ``in_panel`` of each gene, ``(n_genes, 3)``.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, 2)
-    chosen = genes[in_panel].to_numpy(dtype=bool)
-    for axis, column, title in zip(
-        axes, ("dispersions_norm", "dispersions"), ("normalised dispersion", "dispersion"), strict=True
+    by_mean, by_rank = figure.subplots(1, 2)
+    rank = genes["score"].rank(ascending=False, method="first")
+    chosen = genes[keys.IN_PANEL].to_numpy(dtype=bool)
+    for mask, colour, label in (
+        (~chosen, "lightgrey", f"other genes ({(~chosen).sum()})"),
+        (chosen, "tab:blue", f"panel ({chosen.sum()})"),
     ):
-        for mask, colour, label in (
-            (~chosen, "lightgrey", f"other genes ({(~chosen).sum()})"),
-            (chosen, "tab:blue", f"panel ({chosen.sum()})"),
-        ):
-            axis.scatter(genes["means"][mask], genes[column][mask], s=3, c=colour, label=label)
-        axis.set(xlabel="Mean log-normalised expression", ylabel=title.capitalize())
-        axis.legend(markerscale=3)
-    figure.suptitle("Highly variable genes of the training cells")
+        by_mean.scatter(genes["mean_log_expr"][mask], genes["score"][mask], s=3, c=colour, label=label)
+        by_rank.scatter(rank[mask], genes["score"][mask], s=3, c=colour, label=label)
+    by_mean.set(xlabel="Mean log-normalised expression", ylabel="Score")
+    by_rank.set(xlabel="Rank", ylabel="Score")
+    by_mean.legend(markerscale=3)
+    figure.suptitle("Gene panel, chosen on the training cells")
     return figure
 
 

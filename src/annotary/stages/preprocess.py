@@ -19,7 +19,7 @@ from annotary.errors import CountsError
 from annotary.evaluation.figures import draw_class_counts, draw_panel
 from annotary.log import say, warn
 from annotary.quality import doublets
-from annotary.quality.hvg import choose_panel
+from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import hash_panel
 from annotary.quality.qc import find_common_genes, find_good_cells
 from annotary.tracking import StageRun, stage_run, to_json
@@ -139,7 +139,12 @@ def _make_dataset(
     )
     training = np.flatnonzero(sides == keys.TRAIN)
     var = choose_panel(
-        cells.counts[training], cells.gene_ids, cells.depth[training], n_top_genes=config.n_top_genes
+        cells.counts[training],
+        cells.gene_ids,
+        depth=cells.depth[training],
+        codes=labels.codes[training],
+        method=config.panel_method,
+        n_top_genes=config.n_top_genes,
     )
     obs = pd.DataFrame(
         {
@@ -175,7 +180,7 @@ def _record(run: StageRun, dataset: Dataset, steps: dict[str, int], path: Path) 
     run.log_table(class_counts, "class_counts")
     run.log_figure(draw_class_counts(class_counts), "class_counts")
     run.log_table(dataset.var, "genes")
-    run.log_figure(draw_panel(dataset.var, in_panel=keys.IN_PANEL), "panel")
+    run.log_figure(draw_panel(dataset.var), "panel")
     run.log_dataset(dataset, path, context="preprocessing")
     for name, value in steps.items():
         say(f"{name.replace('_', ' ')}: {value}")
