@@ -130,6 +130,12 @@ class QualityOptions(StageConfig):
     doublet_epochs: int = Field(
         0, ge=0, description="Epochs of each of SOLO's two networks; 0 takes enough for the number of cells."
     )
+    split: Literal["stratified", "group"] = Field(
+        "stratified", description="Sides by cell within each label, or by whole groups of cells."
+    )
+    group_key: str = Field(
+        "", description="obs column with the donor or batch that stays on one side; for --split group."
+    )
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the validation cells.")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the test cells.")
     panel_method: Literal["seurat", "seurat_v3", "cell_ranger", "f_test"] = Field(

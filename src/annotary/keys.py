@@ -3,6 +3,7 @@
 # obs of a dataset file, made by `preprocess`
 LABEL = "label"
 SPLIT = "split"
+GROUP = "group"
 DEPTH = "total_counts"
 N_GENES = "n_genes"
 DOUBLET_PROBABILITY = "doublet_probability"

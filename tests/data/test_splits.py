@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotary import keys
-from annotary.data.splits import hash_split, split_stratified
+from annotary.data.splits import hash_split, split_by_group, split_stratified
+from annotary.errors import LabelError
 
 sizes = st.lists(st.integers(3, 40), min_size=2, max_size=5)
 seeds = st.integers(0, 2**32 - 1)
@@ -77,3 +78,52 @@ def test_large_fractions_leave_cells_to_train_on(size):
     sides = split(cell_ids, codes, val_fraction=0.45, test_fraction=0.45)
     for code in (0, 1):
         assert set(sides[codes == code]) == set(keys.SIDES)
+
+
+def make_groups(n_groups: int, *, seed: int = 0, n_cells: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of three labels in groups of different sizes."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(n_groups, 8.0))
+    groups = rng.choice([f"donor{group}" for group in range(n_groups)], size=n_cells, p=shares)
+    return rng.integers(3, size=n_cells), groups
+
+
+def split_groups(codes, groups, **changes):
+    values = {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 42, "place": "x.h5ad: obs['donor']"}
+    return split_by_group(codes, groups, **values | changes)
+
+
+@given(st.integers(3, 20), st.integers(0, 50))
+def test_a_group_is_on_one_side_and_every_side_has_one(n_groups, seed):
+    codes, groups = make_groups(n_groups, seed=seed)
+    sides = split_groups(codes, groups)
+    for group in np.unique(groups):
+        assert len(set(sides[groups == group])) == 1
+    assert set(sides) == set(keys.SIDES)
+
+
+def test_group_shares_are_near_the_wished_ones_where_groups_are_many():
+    codes, groups = make_groups(30, n_cells=3000)
+    sides = split_groups(codes, groups)
+    assert np.mean(sides == keys.TEST) == pytest.approx(0.2, abs=0.05)
+    assert np.mean(sides == keys.VALIDATION) == pytest.approx(0.1, abs=0.05)
+
+
+def test_cell_order_does_not_change_the_side_of_a_group():
+    codes, groups = make_groups(8)
+    order = np.random.default_rng(1).permutation(len(codes))
+    sides, shuffled = split_groups(codes, groups), split_groups(codes[order], groups[order])
+    assert (shuffled == sides[order]).all()
+
+
+def test_two_groups_are_too_few():
+    codes, groups = make_groups(2)
+    with pytest.raises(LabelError, match=r"at least three groups.*found 2 \(donor0, donor1\).*--group-key"):
+        split_groups(codes, groups)
+
+
+def test_a_label_that_no_training_group_has_is_refused():
+    _, groups = make_groups(3)
+    own_label = np.unique(groups, return_inverse=True)[1]
+    with pytest.raises(LabelError, match="each label in some training group; found 2 labels"):
+        split_groups(own_label, groups)

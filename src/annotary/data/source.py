@@ -28,13 +28,14 @@ class Columns:
 
     Attributes
     ----------
-    label, depth, n_genes
-        Label, counts over all genes, and expressed genes of a cell.
+    label, depth, n_genes, group
+        Label, counts over all genes, expressed genes, and group of a cell.
     """
 
     label: str
     depth: str
     n_genes: str
+    group: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class LabelledCounts:
         Label of each cell, ``(n_cells,)``.
     depth, n_genes
         Counts and expressed genes of each cell over all genes, ``(n_cells,)``.
+    groups
+        Group of each cell, ``(n_cells,)``; None where no column was named.
     n_read
         Cells in the file; the difference had no label.
     sha256
@@ -66,6 +69,7 @@ class LabelledCounts:
     labels: pd.Series
     depth: np.ndarray
     n_genes: np.ndarray
+    groups: np.ndarray | None
     n_read: int
     sha256: str
 
@@ -78,6 +82,7 @@ class LabelledCounts:
             labels=self.labels[kept],
             depth=self.depth[kept],
             n_genes=self.n_genes[kept],
+            groups=None if self.groups is None else self.groups[kept],
         )
 
     def take_genes(self, kept: np.ndarray) -> "LabelledCounts":
@@ -85,15 +90,20 @@ class LabelledCounts:
         return replace(self, counts=self.counts[:, kept], gene_ids=self.gene_ids[kept])
 
 
-def name_columns(*, is_embedded: bool, label_key: str, depth_key: str, n_genes_key: str) -> Columns:
+def name_columns(
+    *, is_embedded: bool, label_key: str, depth_key: str, n_genes_key: str, group_key: str
+) -> Columns:
     """Fill in the default columns of a file or of the embedded data."""
     if is_embedded:
         return Columns(
             label=label_key or embedded.LABEL_KEY,
             depth=depth_key or embedded.DEPTH_KEY,
             n_genes=n_genes_key or embedded.N_GENES_KEY,
+            group=group_key,
         )
-    return Columns(label=label_key or DEFAULT_LABEL_KEY, depth=depth_key, n_genes=n_genes_key)
+    return Columns(
+        label=label_key or DEFAULT_LABEL_KEY, depth=depth_key, n_genes=n_genes_key, group=group_key
+    )
 
 
 def read_labelled_counts(path: Path, columns: Columns, *, counts_layer: str) -> LabelledCounts:
@@ -108,6 +118,7 @@ def read_labelled_counts(path: Path, columns: Columns, *, counts_layer: str) -> 
         labels = read_labels(file.obs, columns.label, place=str(path))
         depth = read_depth(file, columns.depth)
         n_genes = read_obs_numbers(file, columns.n_genes, option="--n-genes-key") if columns.n_genes else None
+        groups = _read_groups(file, columns.group) if columns.group else None
         cell_ids = _check_cell_ids(file)
         counts = _read_all(file)
         counts, gene_ids = sum_duplicate_genes(counts, clean_gene_ids(file.var.index))
@@ -120,9 +131,25 @@ def read_labelled_counts(path: Path, columns: Columns, *, counts_layer: str) -> 
             labels=labels[kept],
             depth=(sum_depth(counts) if depth is None else depth)[kept],
             n_genes=(count_genes_per_cell(counts) if n_genes is None else n_genes)[kept],
+            groups=None if groups is None else groups[kept],
             n_read=file.n_cells,
             sha256=hash_file(path),
         )
+
+
+def _read_groups(file: CountsFile, key: str) -> np.ndarray:
+    """Read the group of each cell, ``(n_cells,)``."""
+    place = f"{file.path}: obs[{key!r}]"
+    remedy = "Name another column with --group-key."
+    if key not in file.obs:
+        found = "no such column among " + ", ".join(map(str, file.obs.columns))
+        raise InputFileError(place, expected="to be a column with groups", found=found, remedy=remedy)
+    if file.obs[key].isna().any():
+        cell = file.obs.index[file.obs[key].isna()][0]
+        raise InputFileError(
+            place, expected="a group for each cell", found=f"none at cell {str(cell)!r}", remedy=remedy
+        )
+    return file.obs[key].astype(str).to_numpy()
 
 
 def _check_cell_ids(file: CountsFile) -> pd.Index:

@@ -14,8 +14,8 @@ from annotary.data.dataset import FILE_NAME, Dataset, DatasetRecord, hash_datase
 from annotary.data.genes import detect_id_type
 from annotary.data.labels import encode_labels
 from annotary.data.source import Columns, LabelledCounts, name_columns, read_labelled_counts
-from annotary.data.splits import hash_split, split_stratified
-from annotary.errors import CountsError
+from annotary.data.splits import hash_split, split_by_group, split_stratified
+from annotary.errors import ConfigError, CountsError
 from annotary.evaluation.figures import draw_class_counts, draw_panel
 from annotary.log import say, warn
 from annotary.quality import doublets
@@ -60,6 +60,7 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
             label_key=config.label_key,
             depth_key=config.depth_key,
             n_genes_key=config.n_genes_key,
+            group_key=_check_group_key(config),
         )
         cells = read_labelled_counts(path, columns, counts_layer=config.counts_layer)
         steps = {"cells_read": cells.n_read, "cells_labelled": len(cells.cell_ids)}
@@ -130,13 +131,7 @@ def _make_dataset(
 ) -> Dataset:
     """Split the cells, choose the panel on the training side, and compute the hashes."""
     labels = encode_labels(cells.labels, place=f"{path}: obs[{columns.label!r}]")
-    sides = split_stratified(
-        cells.cell_ids,
-        labels.codes,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-        rng=np.random.default_rng(config.seed),
-    )
+    sides = _split(cells, labels.codes, config, columns)
     training = np.flatnonzero(sides == keys.TRAIN)
     var = choose_panel(
         cells.counts[training],
@@ -155,6 +150,8 @@ def _make_dataset(
         },
         index=cells.cell_ids,
     )
+    if cells.groups is not None:
+        obs[keys.GROUP] = pd.Categorical(cells.groups)
     if probability is not None:
         obs[keys.DOUBLET_PROBABILITY] = probability
     record = DatasetRecord(
@@ -171,6 +168,40 @@ def _make_dataset(
         package_version=__version__,
     )
     return Dataset(counts=cells.counts, obs=obs, var=var, record=record)
+
+
+def _check_group_key(config: PreprocessConfig) -> str:
+    """Ask for the column that a group split needs."""
+    if config.split == "group" and not config.group_key:
+        raise ConfigError(
+            "--split group",
+            expected="the obs column with the groups",
+            found="none",
+            remedy="Name it with --group-key, for instance --group-key donor.",
+        )
+    return config.group_key
+
+
+def _split(
+    cells: LabelledCounts, codes: np.ndarray, config: PreprocessConfig, columns: Columns
+) -> np.ndarray:
+    """Put each cell on a side, ``(n_cells,)``."""
+    if config.split == "group" and cells.groups is not None:
+        return split_by_group(
+            codes,
+            cells.groups,
+            val_fraction=config.val_fraction,
+            test_fraction=config.test_fraction,
+            seed=config.seed,
+            place=f"{cells.place.split(': ')[0]}: obs[{columns.group!r}]",
+        )
+    return split_stratified(
+        cells.cell_ids,
+        codes,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        rng=np.random.default_rng(config.seed),
+    )
 
 
 def _record(run: StageRun, dataset: Dataset, steps: dict[str, int], path: Path) -> None:
