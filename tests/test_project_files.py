@@ -88,7 +88,7 @@ def test_mlproject_parameters_are_the_configuration_s(stage):
     declared = read_yaml("MLproject")["entry_points"][stage]["parameters"]
     fields = CONFIGS[stage].model_fields
     assert set(declared) == set(fields)
-    types = {int: "int", float: "float", str: "string"}
+    types = {int: "int", float: "float", str: "string", bool: "string"}
     for name, field in fields.items():
         kind = str if get_origin(field.annotation) is Literal else field.annotation
         assert declared[name]["type"] == types[kind], name

@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -15,7 +15,7 @@ from annotary.errors import AnnotaryError
 from annotary.log import show_messages
 from annotary.paths import resolve_path
 
-_PATHS = ("input", "output", "dataset")
+_PATHS = ("input", "output", "dataset", "labels")
 _TERMINATED = 143
 
 Command = Callable[[Any], None]
@@ -37,9 +37,13 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        remedy = f" See {context.command_path} --help." if context else ""
+        _end(f"{error.format_message()}{remedy}", exit_code=error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _end("stopped by the keyboard")
     except AnnotaryError as error:
@@ -53,10 +57,10 @@ def main() -> None:
         )
 
 
-def _end(message: str) -> None:
-    """Write one line on standard error and leave with exit code 1."""
-    click.echo(f"annotary: error: {message}", err=True)
-    sys.exit(1)
+def _end(message: str, *, exit_code: int = 1) -> NoReturn:
+    """Write one line on standard error and leave."""
+    click.echo(f"annotary: error: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)
 
 
 def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Command], click.Command]:
@@ -87,8 +91,15 @@ def make_option(name: str, field: FieldInfo) -> click.Option:
     flags = [f"--{name.replace('_', '-')}", name]
     if field.is_required():
         return click.Option(flags, type=kind, required=True, help=field.description)
+    # `--allow-pickle` alone means true; MLproject always gives a value.
+    bare: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
     return click.Option(
-        flags, type=kind, default=field.default, show_default=field.default != "", help=field.description
+        flags,
+        type=kind,
+        default=field.default,
+        show_default=field.default != "",
+        help=field.description,
+        **bare,
     )
 
 

@@ -102,7 +102,11 @@ class CountsOptions(StageConfig):
 class LabelledInput(StageConfig):
     """Labelled counts in, files out."""
 
-    input: str = Field("", description="h5ad file; empty takes the embedded pbmc68k_reduced data.")
+    input: str = Field(
+        "",
+        description="h5ad, h5ad.gz, 10x h5, 10x matrix folder, zarr or npy; "
+        "empty takes the embedded pbmc68k_reduced data.",
+    )
     output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the files that are written.")
     label_key: str = Field(
         "",
@@ -121,6 +125,17 @@ class PromotionOptions(StageConfig):
 class QualityOptions(StageConfig):
     """What preprocess removes, and which genes it keeps."""
 
+    labels: str = Field(
+        "", description="csv or tsv table with barcodes and labels; empty takes the labels from obs."
+    )
+    min_cells_per_label: int = Field(
+        0,
+        ge=0,
+        description="Labels with fewer cells are reported and left out; 0 refuses the input.",
+    )
+    allow_pickle: bool = Field(
+        False, description="Read a .npy input, which runs whatever code it holds; for trusted files only."
+    )
     n_genes_key: str = Field(
         "", description="obs column with each cell's expressed genes, for files cut to some genes."
     )

@@ -90,7 +90,7 @@ class CountsFile:
 
 
 @contextlib.contextmanager
-def open_counts(path: Path, *, counts_layer: str = "") -> Iterator[CountsFile]:
+def open_counts(path: Path, *, counts_layer: str = "", shown_as: Path | None = None) -> Iterator[CountsFile]:
     """Open the raw counts of an h5ad file.
 
     Parameters
@@ -100,6 +100,8 @@ def open_counts(path: Path, *, counts_layer: str = "") -> Iterator[CountsFile]:
     counts_layer
         Layer that holds them; empty takes the first of ``layers["counts"]``,
         ``.raw``, ``X`` that holds counts.
+    shown_as
+        Name of the file in messages, where ``path`` is a temporary copy.
 
     Raises
     ------
@@ -108,7 +110,8 @@ def open_counts(path: Path, *, counts_layer: str = "") -> Iterator[CountsFile]:
     CountsError
         If no place in it holds raw counts.
     """
-    with _open_hdf5(path) as file:
+    with _open_hdf5(path, shown_as or path) as file:
+        path = shown_as or path
         places = _list_places(file, counts_layer)
         if not places:
             wanted = f'layers["{counts_layer}"]' if counts_layer else 'layers["counts"], .raw or X'
@@ -140,7 +143,7 @@ def open_counts(path: Path, *, counts_layer: str = "") -> Iterator[CountsFile]:
 
 
 @contextlib.contextmanager
-def _open_hdf5(path: Path) -> Iterator[h5py.File]:
+def _open_hdf5(path: Path, shown_as: Path) -> Iterator[h5py.File]:
     """Open a file that must be an h5ad file."""
     problem = None
     if not path.exists():
@@ -151,7 +154,7 @@ def _open_hdf5(path: Path) -> Iterator[h5py.File]:
         problem = f"a file of {path.stat().st_size} bytes that is not HDF5"
     if problem:
         raise InputFileError(
-            path,
+            shown_as,
             expected="to be an h5ad file",
             found=problem,
             remedy="Check the path; relative paths start from the folder of the call.",
@@ -159,12 +162,12 @@ def _open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(shown_as, error) from error
     with file:
         for name in ("obs", "var"):
             if name not in file:
                 raise InputFileError(
-                    path,
+                    shown_as,
                     expected=f"an AnnData file's {name!r} table",
                     found=", ".join(file) or "an empty file",
                     remedy="Write the file with anndata's write_h5ad.",

@@ -20,6 +20,14 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_source(path: Path) -> str:
+    """Compute the SHA-256 of a file's bytes, or of a folder's names and files."""
+    if not path.is_dir():
+        return hash_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return hash_strings(f"{file.relative_to(path).as_posix()}\t{hash_file(file)}" for file in files)
+
+
 def hash_strings(values: Iterable[str]) -> str:
     """Compute the SHA-256 of a sequence of strings; their order counts."""
     digest = hashlib.sha256()

@@ -1,6 +1,7 @@
 """Labels: read from obs, checked, encoded in alphabetical order."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,71 @@ def read_labels(obs: pd.DataFrame, label_key: str, *, place: str) -> pd.Series:
     return labels
 
 
+def read_label_table(path: Path, cell_ids: pd.Index, label_key: str) -> pd.Series:
+    """Read labels from a table of barcodes and labels.
+
+    Parameters
+    ----------
+    path
+        csv or tsv with a header; the first column holds cell ids.
+    cell_ids
+        Cells to label, ``(n_cells,)``.
+    label_key
+        Column with the labels; the second column where the table has no such one.
+
+    Returns
+    -------
+    Label of each cell, ``(n_cells,)``; None where the table has none.
+
+    Raises
+    ------
+    LabelError
+        If the table cannot be read, names a cell twice, or none of the cells.
+    """
+    try:
+        with path.open() as file:
+            separator = "\t" if "\t" in file.readline() else ","
+        table = pd.read_csv(path, sep=separator, dtype=str, index_col=0)
+        column = label_key if label_key in table else table.columns[0]
+    except (OSError, ValueError, IndexError) as error:
+        raise LabelError(
+            path,
+            expected="to be a csv or tsv table of barcodes and labels",
+            found=str(error).splitlines()[0][:160],
+            remedy="Name another table with --labels.",
+        ) from error
+    table.index = table.index.astype(str)
+    if not table.index.is_unique:
+        repeated = table.index[table.index.duplicated()]
+        raise LabelError(
+            path,
+            expected="one row for each barcode",
+            found=f"{len(repeated)} repeated ones such as {repeated[0]!r}",
+            remedy="Remove the repeated rows.",
+        )
+    labels = table[column].reindex(cell_ids.astype(str))
+    if labels.isna().all():
+        raise LabelError(
+            path,
+            expected=f"barcodes of the input such as {str(cell_ids[0])!r}",
+            found=f"none of them among {len(table)} such as {str(table.index[0])!r}",
+            remedy="Write barcodes in both the same way (check suffixes such as -1).",
+        )
+    return labels
+
+
+def drop_rare_labels(labels: pd.Series, *, min_cells: int) -> tuple[pd.Series, dict[str, int]]:
+    """Take away labels that few cells have.
+
+    Returns
+    -------
+    Labels with None in their place, and how many cells each of them had.
+    """
+    sizes = labels.value_counts()
+    rare = sizes[sizes < min_cells]
+    return labels.where(~labels.isin(rare.index), None), {str(name): int(size) for name, size in rare.items()}
+
+
 def encode_labels(labels: pd.Series, *, place: str) -> Labels:
     """Encode labels, at least two of them with enough cells each to split.
 
@@ -84,7 +150,7 @@ def encode_labels(labels: pd.Series, *, place: str) -> Labels:
             place,
             expected=f"at least {MIN_CELLS_PER_LABEL} cells of each label, one for each side of the split",
             found=", ".join(f"{size} of {name!r}" for name, size in rare.items()) + " after quality control",
-            remedy="Merge, relabel or remove these cells, or loosen --min-genes.",
+            remedy=f"Pass --min-cells-per-label {MIN_CELLS_PER_LABEL} to leave them out, or relabel them.",
         )
     names = tuple(sorted(sizes.index))
     codes = pd.Index(names).get_indexer(labels).astype(np.int64)

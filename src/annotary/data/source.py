@@ -1,4 +1,4 @@
-"""Labelled counts as preprocess takes them: an h5ad file, or the embedded data."""
+"""Labelled counts as preprocess takes them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from annotary.data import embedded
 from annotary.data.counts import count_genes_per_cell, sum_depth
 from annotary.data.genes import clean_gene_ids, sum_duplicate_genes
 from annotary.data.h5ad import CountsFile, open_counts
-from annotary.data.hashing import hash_file
-from annotary.data.labels import read_labels
+from annotary.data.hashing import hash_source
+from annotary.data.labels import read_label_table, read_labels
 from annotary.data.obs import read_depth, read_obs_numbers
 from annotary.errors import InputFileError
 from annotary.progress import track
@@ -44,6 +44,8 @@ class LabelledCounts:
 
     Attributes
     ----------
+    source
+        File or folder that the user named.
     place
         File and element, for messages.
     counts
@@ -56,12 +58,15 @@ class LabelledCounts:
         Counts and expressed genes of each cell over all genes, ``(n_cells,)``.
     groups
         Group of each cell, ``(n_cells,)``; None where no column was named.
+    doublet_probability
+        Probability of being a doublet, ``(n_cells,)``; None where nothing called them.
     n_read
         Cells in the file; the difference had no label.
     sha256
         SHA-256 of the file's bytes.
     """
 
+    source: Path
     place: str
     counts: csr_matrix
     cell_ids: pd.Index
@@ -72,6 +77,7 @@ class LabelledCounts:
     groups: np.ndarray | None
     n_read: int
     sha256: str
+    doublet_probability: np.ndarray | None = None
 
     def take_cells(self, kept: np.ndarray) -> "LabelledCounts":
         """Keep some cells, by a mask ``(n_cells,)``."""
@@ -83,6 +89,9 @@ class LabelledCounts:
             depth=self.depth[kept],
             n_genes=self.n_genes[kept],
             groups=None if self.groups is None else self.groups[kept],
+            doublet_probability=(
+                None if self.doublet_probability is None else self.doublet_probability[kept]
+            ),
         )
 
     def take_genes(self, kept: np.ndarray) -> "LabelledCounts":
@@ -106,35 +115,52 @@ def name_columns(
     )
 
 
-def read_labelled_counts(path: Path, columns: Columns, *, counts_layer: str) -> LabelledCounts:
+def read_labelled_counts(
+    path: Path, columns: Columns, *, source: Path, counts_layer: str, label_table: Path | None
+) -> LabelledCounts:
     """Read and check every cell of an h5ad file that has a label.
+
+    Parameters
+    ----------
+    path
+        h5ad file.
+    source
+        What it was converted from, or the file itself: named in messages, and hashed.
+    columns
+        Which obs columns mean what.
+    counts_layer
+        Layer with the counts; empty looks for them.
+    label_table
+        csv or tsv table with barcodes and labels; None takes the labels from obs.
 
     Raises
     ------
     InputFileError, CountsError, LabelError
         If the file, its counts or its labels cannot be used.
     """
-    with open_counts(path, counts_layer=counts_layer) as file:
-        labels = read_labels(file.obs, columns.label, place=str(path))
+    with open_counts(path, counts_layer=counts_layer, shown_as=source) as file:
+        cell_ids = _check_cell_ids(file)
+        if label_table:
+            labels = read_label_table(label_table, cell_ids, columns.label)
+        else:
+            labels = read_labels(file.obs, columns.label, place=str(source))
         depth = read_depth(file, columns.depth)
         n_genes = read_obs_numbers(file, columns.n_genes, option="--n-genes-key") if columns.n_genes else None
         groups = _read_groups(file, columns.group) if columns.group else None
-        cell_ids = _check_cell_ids(file)
-        counts = _read_all(file)
-        counts, gene_ids = sum_duplicate_genes(counts, clean_gene_ids(file.var.index))
-        kept = labels.notna().to_numpy()
+        counts, gene_ids = sum_duplicate_genes(_read_all(file), clean_gene_ids(file.var.index))
         return LabelledCounts(
+            source=source,
             place=file.place,
-            counts=counts[kept],
-            cell_ids=cell_ids[kept],
+            counts=counts,
+            cell_ids=cell_ids,
             gene_ids=gene_ids,
-            labels=labels[kept],
-            depth=(sum_depth(counts) if depth is None else depth)[kept],
-            n_genes=(count_genes_per_cell(counts) if n_genes is None else n_genes)[kept],
-            groups=None if groups is None else groups[kept],
+            labels=labels,
+            depth=sum_depth(counts) if depth is None else depth,
+            n_genes=count_genes_per_cell(counts) if n_genes is None else n_genes,
+            groups=groups,
             n_read=file.n_cells,
-            sha256=hash_file(path),
-        )
+            sha256=hash_source(source),
+        ).take_cells(labels.notna().to_numpy())
 
 
 def _read_groups(file: CountsFile, key: str) -> np.ndarray:

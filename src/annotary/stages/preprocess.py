@@ -1,6 +1,6 @@
 """preprocess: raw counts in, one dataset file out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from annotary.config import PreprocessConfig
 from annotary.data import embedded
 from annotary.data.atomic import make_folder, replacing
 from annotary.data.dataset import FILE_NAME, Dataset, DatasetRecord, hash_dataset_cells, write_dataset
+from annotary.data.formats import convert_to_h5ad
 from annotary.data.genes import detect_id_type
-from annotary.data.labels import encode_labels
+from annotary.data.labels import drop_rare_labels, encode_labels
 from annotary.data.source import Columns, LabelledCounts, name_columns, read_labelled_counts
 from annotary.data.splits import hash_split, split_by_group, split_stratified
 from annotary.errors import ConfigError, CountsError
@@ -54,30 +55,23 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
     """Check counts, remove poor cells, genes and doublets, split, choose the panel, write the dataset."""
     with stage_run("preprocess", config) as run:
         output = make_folder(Path(config.output))
-        path = Path(config.input) if config.input else _write_embedded(output)
-        columns = name_columns(
-            is_embedded=not config.input,
-            label_key=config.label_key,
-            depth_key=config.depth_key,
-            n_genes_key=config.n_genes_key,
-            group_key=_check_group_key(config),
-        )
-        cells = read_labelled_counts(path, columns, counts_layer=config.counts_layer)
+        cells, columns, path = _read(config, output)
         steps = {"cells_read": cells.n_read, "cells_labelled": len(cells.cell_ids)}
         cells = cells.take_cells(
             find_good_cells(cells.n_genes, min_genes=config.min_genes, place=cells.place)
         )
         steps["cells_after_qc"] = len(cells.cell_ids)
-        probability = None
         if config.doublets == "solo":
-            cells, probability = _remove_doublets(cells, config, run)
+            cells = _remove_doublets(cells, config, run)
         steps["cells_after_doublets"] = len(cells.cell_ids)
+        cells = _drop_rare(cells, config.min_cells_per_label)
+        steps["cells_kept"] = len(cells.cell_ids)
         steps["genes_read"] = len(cells.gene_ids)
         cells = cells.take_genes(
             find_common_genes(cells.counts, min_cells=config.min_cells, place=cells.place)
         )
         steps["genes_after_qc"] = len(cells.gene_ids)
-        dataset = _make_dataset(cells, config, columns, path, probability)
+        dataset = _make_dataset(cells, config, columns)
         steps["genes_in_panel"] = len(dataset.panel)
         target = output / FILE_NAME
         write_dataset(dataset, target)
@@ -85,6 +79,35 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
         _record(run, dataset, steps, target)
         say(f"dataset {dataset.record.dataset_hash[:12]}: {target}")
         return Preprocessed(address=address, path=target, counts_path=path, columns=columns)
+
+
+def _read(config: PreprocessConfig, output: Path) -> tuple[LabelledCounts, Columns, Path]:
+    """Read labelled counts, the obs columns they came with, and the h5ad file they lie in."""
+    source = Path(config.input) if config.input else _write_embedded(output)
+    columns = name_columns(
+        is_embedded=not config.input,
+        label_key=config.label_key,
+        depth_key=config.depth_key,
+        n_genes_key=config.n_genes_key,
+        group_key=_check_group_key(config),
+    )
+    path = convert_to_h5ad(source, output, allow_pickle=config.allow_pickle)
+    cells = read_labelled_counts(
+        path,
+        columns,
+        source=source,
+        counts_layer=config.counts_layer,
+        label_table=Path(config.labels) if config.labels else None,
+    )
+    return cells, columns, path
+
+
+def _drop_rare(cells: LabelledCounts, min_cells: int) -> LabelledCounts:
+    """Leave out, and report, cells of labels that few cells have."""
+    labels, dropped = drop_rare_labels(cells.labels, min_cells=min_cells)
+    for name, size in dropped.items():
+        warn(f"left out {size} cells of {name!r}: fewer than {min_cells} of this label")
+    return cells.take_cells(labels.notna().to_numpy())
 
 
 def _write_embedded(folder: Path) -> Path:
@@ -95,13 +118,11 @@ def _write_embedded(folder: Path) -> Path:
     return path
 
 
-def _remove_doublets(
-    cells: LabelledCounts, config: PreprocessConfig, run: StageRun
-) -> tuple[LabelledCounts, np.ndarray | None]:
-    """Remove SOLO's doublets; return the probability of those that stay."""
+def _remove_doublets(cells: LabelledCounts, config: PreprocessConfig, run: StageRun) -> LabelledCounts:
+    """Remove SOLO's doublets; those that stay keep their probability."""
     if len(cells.cell_ids) < doublets.MIN_CELLS:
         warn(f"{cells.place}: {len(cells.cell_ids)} cells are too few for SOLO; no doublet is removed")
-        return cells, None
+        return cells
     calls = doublets.call_doublets(cells.counts, max_epochs=config.doublet_epochs, seed=config.seed)
     rate = float(calls.is_doublet.mean())
     run.log_metrics({"doublet_rate": rate})
@@ -118,19 +139,13 @@ def _remove_doublets(
         )
     if rate > _DOUBLET_RATE_WARNING:
         warn(f"SOLO calls {rate:.0%} of the cells doublets; more than 20 % is seldom right")
-    kept = ~calls.is_doublet
-    return cells.take_cells(kept), calls.probability[kept]
+    called = replace(cells, doublet_probability=calls.probability)
+    return called.take_cells(~calls.is_doublet)
 
 
-def _make_dataset(
-    cells: LabelledCounts,
-    config: PreprocessConfig,
-    columns: Columns,
-    path: Path,
-    probability: np.ndarray | None,
-) -> Dataset:
+def _make_dataset(cells: LabelledCounts, config: PreprocessConfig, columns: Columns) -> Dataset:
     """Split the cells, choose the panel on the training side, and compute the hashes."""
-    labels = encode_labels(cells.labels, place=f"{path}: obs[{columns.label!r}]")
+    labels = encode_labels(cells.labels, place=f"{cells.source}: obs[{columns.label!r}]")
     sides = _split(cells, labels.codes, config, columns)
     training = np.flatnonzero(sides == keys.TRAIN)
     var = choose_panel(
@@ -152,10 +167,10 @@ def _make_dataset(
     )
     if cells.groups is not None:
         obs[keys.GROUP] = pd.Categorical(cells.groups)
-    if probability is not None:
-        obs[keys.DOUBLET_PROBABILITY] = probability
+    if cells.doublet_probability is not None:
+        obs[keys.DOUBLET_PROBABILITY] = cells.doublet_probability
     record = DatasetRecord(
-        source=path.name,
+        source=cells.source.name,
         source_sha256=cells.sha256,
         label_key=columns.label,
         depth_key=columns.depth,
@@ -193,7 +208,7 @@ def _split(
             val_fraction=config.val_fraction,
             test_fraction=config.test_fraction,
             seed=config.seed,
-            place=f"{cells.place.split(': ')[0]}: obs[{columns.group!r}]",
+            place=f"{cells.source}: obs[{columns.group!r}]",
         )
     return split_stratified(
         cells.cell_ids,
