@@ -25,7 +25,13 @@ def log_model(seed: int = 0, dataset_hash: str = "d") -> registry.Candidate:
     with stage_run("baselines", PromoteConfig()) as run:
         provenance = Provenance(dataset_hash, "s", run.run_id, "{}", "0")
         return registry.log_bundle(
-            Bundle(model=model, spec=make_spec(), label_names=LABELS, provenance=provenance)
+            Bundle(
+                model=model,
+                spec=make_spec(),
+                label_names=LABELS,
+                provenance=provenance,
+                seen_cells=np.zeros(0, dtype=np.int64),
+            )
         )
 
 

@@ -29,7 +29,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error for people is one line and exit code 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.simplefilter("ignore")
     show_messages()
@@ -55,6 +55,11 @@ def main() -> None:
             f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in annotary; "
             "the traceback is in the run's artifacts, error/traceback.txt, or set ANNOTARY_DEBUG=1)"
         )
+
+
+def _terminate(*_: object) -> NoReturn:
+    """Leave in an orderly way: runs end as FAILED, temporary files go."""
+    _end("stopped by signal TERM", exit_code=_TERMINATED)
 
 
 def _end(message: str, *, exit_code: int = 1) -> NoReturn:

@@ -7,7 +7,7 @@ stages share are written once and combined.
 
 from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from annotary.errors import ConfigError
 
@@ -39,9 +39,10 @@ class StageConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
+            wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             raise ConfigError(
                 f"--{name.replace('_', '-')}",
-                expected=f"another value ({first['msg']})",
+                expected=f"to be {wanted}",
                 found=repr(first["input"]),
                 remedy="See the command's --help for the values it takes.",
             ) from error
@@ -77,7 +78,16 @@ class DeviceOption(StageConfig):
 class ModelNameOption(StageConfig):
     """Which registered model."""
 
-    model_name: str = Field(DEFAULT_MODEL_NAME, min_length=1, description="Registered model.")
+    model_name: str = Field(
+        DEFAULT_MODEL_NAME, description="Registered model; another set of labels needs another name."
+    )
+
+    @field_validator("model_name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not name or set(name) & set("/:@"):
+            raise ValueError("a name without / : or @, as MLflow asks")
+        return name
 
 
 class DatasetOption(StageConfig):
@@ -190,6 +200,14 @@ class NetworkOptions(StageConfig):
         8, ge=1, description="Epochs without a better validation macro-F1 before training ends."
     )
 
+    @field_validator("n_heads")
+    @classmethod
+    def _check_heads(cls, n_heads: int, info: ValidationInfo) -> int:
+        d_model = info.data.get("d_model", n_heads)
+        if d_model % n_heads:
+            raise ValueError(f"a divisor of --d-model, which is {d_model}")
+        return n_heads
+
 
 class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput):
     """Raw counts in, one dataset file out."""
@@ -213,6 +231,8 @@ class EvaluateConfig(DeviceOption, ModelNameOption, DatasetOption):
 
 class PromoteConfig(DeviceOption, PromotionOptions, ModelNameOption):
     """Move the alias champion."""
+
+    version: str = Field("", description="Version that may become champion; empty takes the challenger.")
 
 
 class FilesToScore(StageConfig):

@@ -213,8 +213,22 @@ def _id_of(source: str | None) -> str:
 
 
 def get_version(name: str, number: str) -> RegisteredVersion:
-    """Get a version with its tags."""
-    found = mlflow.MlflowClient().get_model_version(name, number)
+    """Get a version with its tags.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such version.
+    """
+    try:
+        found = mlflow.MlflowClient().get_model_version(name, number)
+    except MlflowException as error:
+        raise RegistryError(
+            f"models:/{name}/{number}",
+            expected="to be a version of a registered model",
+            found=str(error).splitlines()[0][:200],
+            remedy="Look up its number in MLflow's UI.",
+        ) from error
     return RegisteredVersion(
         name=found.name, number=str(found.version), run_id=found.run_id or "", tags=dict(found.tags)
     )

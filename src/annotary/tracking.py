@@ -154,6 +154,9 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
         except AnnotaryError as error:
             mlflow.set_tag(ERROR_TAG, str(error)[:_LONGEST_TAG])
             raise
+        except (KeyboardInterrupt, SystemExit):
+            mlflow.set_tag(ERROR_TAG, "stopped by a signal")
+            raise
         except Exception as error:
             mlflow.set_tag(ERROR_TAG, f"{type(error).__name__}: {error}"[:_LONGEST_TAG])
             mlflow.log_text(traceback.format_exc(), "error/traceback.txt")

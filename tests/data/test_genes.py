@@ -127,7 +127,7 @@ def test_overlap_at_the_limit_passes_and_below_is_refused():
     with pytest.raises(
         GeneOverlapError,
         match=r"in\.h5ad needs at least 67% of the model's 3 genes \(such as 'A'\); "
-        r"found 1 \(33%\) among its 2 genes \(such as 'C'\)",
+        r"found 1 \(33.3%\) among its 2 genes \(such as 'C'\)",
     ):
         check_overlap(pd.Index(["C", "Z"]), PANEL, min_overlap=2 / 3, place="in.h5ad")
 

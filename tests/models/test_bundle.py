@@ -21,6 +21,7 @@ def bundle() -> Bundle:
         spec=make_spec(),
         label_names=("B/π", "NK", "T"),
         provenance=Provenance("d", "s", "r", "{}", "0"),
+        seen_cells=np.array([3, -5, 2**62]),
     )
 
 
@@ -35,6 +36,7 @@ def test_a_saved_bundle_is_the_same_when_loaded(bundle, folder):
     assert loaded.spec == bundle.spec
     assert loaded.label_names == bundle.label_names
     assert loaded.provenance == bundle.provenance
+    assert loaded.seen_cells.tolist() == [3, -5, 2**62]
     cells, _ = make_cells(12)
     one, other = (
         either.annotate(cells.counts, bundle.spec.panel, depth=cells.depth) for either in (bundle, loaded)

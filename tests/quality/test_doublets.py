@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import scanpy
 import torch
 from scipy.sparse import csr_matrix, vstack
 from simulate import simulate_cells
 from sklearn.metrics import roc_auc_score
 
 from annotary.data.embedded import load_embedded
+from annotary.errors import CountsError
+from annotary.quality import panel
 from annotary.quality.doublets import call_doublets, choose_epochs
 
 
@@ -40,6 +43,21 @@ def test_same_seed_gives_the_same_calls_and_leaves_the_caller_s_random_state():
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(np.random.get_state()[1], before[0])
     assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+def test_few_cells_on_which_loess_breaks_down_are_ranked_all_the_same(monkeypatch):
+    original = scanpy.pp.highly_variable_genes
+
+    def break_down(*args, flavor, **options):
+        if flavor == "seurat_v3":
+            raise ValueError("There are other near singularities as well.")
+        return original(*args, flavor=flavor, **options)
+
+    monkeypatch.setattr(scanpy.pp, "highly_variable_genes", break_down)
+    counts = csr_matrix(simulate_cells(60, 500).X)
+    assert panel.rank_by_variability(counts, np.full(60, 500.0)).shape == (500,)
+    with pytest.raises(CountsError, match="--panel-method seurat_v3 needs more cells"):
+        panel._score_by_variability(counts, counts, "seurat_v3")
 
 
 def test_small_data_get_more_epochs_for_the_same_number_of_steps():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +34,7 @@ def make_bundle(*, id_type: str = "symbol", gene_ids: tuple[str, ...] | None = N
         spec=InputSpec(gene_ids=gene_ids, id_type=id_type, min_panel_genes=10),
         label_names=LABELS,
         provenance=Provenance("d" * 64, "s" * 64, "run", "{}", "0"),
+        seen_cells=np.zeros(0, dtype=np.int64),
     )
 
 
@@ -121,7 +123,7 @@ def test_genes_are_matched_by_the_column_of_var_that_fits(query):
 def test_too_few_panel_genes_are_refused_and_half_is_enough(query):
     half = query.adata[:, N_PANEL // 2 :].copy()
     assert query.annotate(half).annotation.probabilities.shape == (60, len(LABELS))
-    with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 80 genes.*found 39 \(49%\)"):
+    with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 80 genes.*found 39 \(48.8%\)"):
         query.annotate(query.adata[:, N_PANEL // 2 + 1 :].copy())
 
 
@@ -133,6 +135,38 @@ def test_a_depth_column_replaces_the_row_sum(query):
     assert_same(query.annotate(cut, depth_key="depth"), whole)
     alone = query.annotate(cut)
     assert np.abs(alone.annotation.probabilities - whole.annotation.probabilities).max() > 0.01
+
+
+def test_a_small_share_of_the_panel_is_warned_of_and_counted(query):
+    found = query.annotate(query.adata[:, N_PANEL // 4 :].copy())
+    assert found.n_panel_genes_found == 60
+    assert "60 of the model's 80 genes (75.0%)" in found.warnings[0]
+
+
+@pytest.mark.parametrize("layout", [csr_matrix, csc_matrix, lambda x: x.toarray()])
+def test_matrices_in_memory_give_what_files_give(query, layout):
+    expected = query.annotate().annotation
+    found = make_bundle().annotate(layout(query.adata.X), list(query.adata.var_names))
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+
+
+def test_matrices_in_memory_are_checked_like_files(query):
+    bundle, counts, gene_ids = make_bundle(), query.adata.X, query.adata.var_names
+    with pytest.raises(CountsError, match="non-negative integers"):
+        bundle.annotate(counts.log1p(), gene_ids)
+    with pytest.raises(GeneOverlapError):
+        bundle.annotate(counts, [f"X{gene}" for gene in gene_ids])
+    with pytest.raises(CountsError, match="one column for each gene id"):
+        bundle.annotate(counts, gene_ids[:-1])
+
+
+@pytest.mark.parametrize("damage", [-1, 300, 2**30])
+def test_sparse_indices_that_point_outside_the_matrix_are_refused(query, damage):
+    query.annotate()
+    with h5py.File(query.path, "r+") as file:
+        file["X/indices"][7] = damage
+    with pytest.raises(InputFileError, match="to be a whole h5ad file"):
+        annotate_file(make_bundle(), query.path)
 
 
 def test_few_genes_without_a_depth_column_are_warned_of(query):

@@ -31,6 +31,7 @@ def make_cells(n_cells: int, *, seed: int = 0) -> AnnotatedCells:
         label_names=LABELS,
         annotation=Annotation(probabilities=probabilities, low_information=np.zeros(n_cells, dtype=bool)),
         place="X",
+        n_panel_genes_found=77,
         warnings=("few genes",),
     )
 
@@ -123,6 +124,17 @@ def test_an_earlier_annotation_of_ours_is_replaced(tmp_path):
     )
 
 
+def test_labels_that_another_tool_wrote_over_ours_are_kept(tmp_path):
+    path, once, twice = (tmp_path / name for name in ("a.h5ad", "b.h5ad", "c.h5ad"))
+    simulate_cells(10).write_h5ad(path)
+    write_annotated(path, once, make_cells(10), RECORD)
+    theirs = anndata.read_h5ad(once)
+    theirs.obs[keys.PREDICTED_LABELS] = pd.Categorical(["theirs"] * 10)
+    theirs.write_h5ad(once)
+    assert len(write_annotated(once, twice, make_cells(10, seed=1), RECORD)) == 4
+    assert set(anndata.read_h5ad(twice).obs["predicted_labels_before_annotary"]) == {"theirs"}
+
+
 def test_a_failure_while_writing_leaves_the_old_output_and_no_temporary_file(rich, tmp_path, monkeypatch):
     target = tmp_path / "out" / "rich.annotated.h5ad"
     write_annotated(rich, target, make_cells(40), RECORD)
@@ -149,6 +161,7 @@ def test_tables_of_an_old_layout_are_refused_with_the_remedy(tmp_path):
 
 def test_output_names_follow_input_names(tmp_path):
     assert name_output(tmp_path / "p7.h5ad", tmp_path).name == "p7.annotated.h5ad"
+    assert name_output(tmp_path / "p7.annotated.h5ad", tmp_path).name == "p7.annotated.h5ad"
     assert name_output(tmp_path / "p.7.v2.h5ad", tmp_path).name == "p.7.v2.annotated.h5ad"
 
 

@@ -148,7 +148,7 @@ class TestScoring:
         other = simulate_cells(30)
         other.var_names = [f"OTHER{gene}" for gene in range(other.n_vars)]
         other.write_h5ad(champion / "other.h5ad")
-        with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 60 genes.*found 0 \(0%\)"):
+        with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 60 genes.*found 0 \(0.0%\)"):
             score(ScoreConfig(input=str(champion / "other.h5ad"), output=str(champion / "scored")))
         assert list((champion / "scored").iterdir()) == []
         assert last_run("score")["status"] == "FAILED"
@@ -159,7 +159,7 @@ class TestScoring:
         write_cells(folder / "a.h5ad", n_cells=20, seed=3)
         (folder / "b.h5ad").write_text("not HDF5")
         write_cells(folder / "c.h5ad", n_cells=20, seed=4)
-        with pytest.raises(AnnotaryError, match=r"1 of 3 that cannot.*b\.h5ad.*The other 2 were annotated"):
+        with pytest.raises(AnnotaryError, match=r"1 of 3 that cannot.*b\.h5ad\. The other 2 were annotated"):
             score(ScoreConfig(input=str(folder), output=str(champion / "scored")))
         assert {path.name for path in (champion / "scored").iterdir()} == {
             "a.annotated.h5ad",
@@ -185,8 +185,10 @@ class TestScoring:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["preprocess", "--min-genes", "-3"], "--min-genes needs another value"),
+        (["preprocess", "--min-genes", "-3"], "--min-genes needs to be greater than or equal to 0; found -3"),
         (["score"], "Missing option '--input'"),
+        (["main", "--d-model", "10"], "--n-heads needs to be a divisor of --d-model, which is 10; found 4"),
+        (["promote", "--model-name", "my/model"], "--model-name needs to be a name without / : or @"),
         (["preprocess", "--n-top-genes", "many"], "is not a valid integer"),
     ],
 )

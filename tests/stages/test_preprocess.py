@@ -82,6 +82,24 @@ def test_the_same_input_and_settings_give_the_same_dataset_whatever_its_order(st
     assert run(store, seed=1).record.dataset_hash != one.record.dataset_hash
 
 
+def test_labels_that_look_like_mathematics_are_drawn_as_they_are(store):
+    adata = simulate_cells()
+    names = {"B cell": r"CD34+ $\nope{$", "NK cell": "$x_1$/π", "T cell": "T"}
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).map(names)
+    adata.write_h5ad(store / "odd.h5ad")
+    assert set(run(store, input=str(store / "odd.h5ad")).record.label_names) == set(names.values())
+
+
+def test_the_text_nan_is_no_label(store, caplog):
+    adata = simulate_cells()
+    adata.obs["cell_type"] = np.where(np.arange(240) < 7, "nan", adata.obs["cell_type"])
+    adata.write_h5ad(store / "nan.h5ad")
+    with caplog.at_level(logging.INFO, logger="annotary"):
+        dataset = run(store, input=str(store / "nan.h5ad"))
+    assert "nan" not in dataset.record.label_names
+    assert "left out 7 cells without a label" in caplog.text
+
+
 def test_depth_is_over_all_genes_also_those_that_are_removed(store):
     dataset = run(store, min_cells=200)
     adata = simulate_cells()

@@ -1,8 +1,10 @@
 """When the champion changes, and when it does not."""
 
+import re
+
 import mlflow
 import pytest
-from simulate import write_cells
+from simulate import simulate_cells, write_cells
 
 from annotary.config import (
     CHALLENGER,
@@ -12,12 +14,14 @@ from annotary.config import (
     PreprocessConfig,
     PromoteConfig,
 )
+from annotary.data.dataset import read_dataset
 from annotary.errors import RegistryError
 from annotary.registry import find_alias, get_version, set_alias
+from annotary.stages import promote as stage
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import evaluate
 from annotary.stages.preprocess import preprocess
-from annotary.stages.promote import DECISION_TAG, promote
+from annotary.stages.promote import DECISION_TAG, promote, refuse_other_cells
 
 NAME = "cell-annotator"
 
@@ -102,13 +106,75 @@ def test_no_challenger_is_an_error_that_says_what_to_run(store):
 
 def test_a_champion_measured_on_other_cells_is_scored_again(evaluated, store):
     promote(PromoteConfig())
-    champion = evaluated[0].version.number
-    set_score(champion, 0.0)
+    set_score(evaluated[0].version.number, 0.0)
     newer = train_on(store, seed=1)
     assert find_alias(NAME, CHALLENGER).number == newer[0].version.number
     reason = promote(PromoteConfig(device="cpu")).verdict.reason
     assert "the champion's 0.0000" not in reason
-    assert "on the same test cells" in reason
+    assert "(48 that the champion has not seen)" in reason
+
+
+def split_again(evaluated, store, *, seed: int) -> None:
+    """Train on the champion's cells, split by another seed."""
+    config = PreprocessConfig(
+        input=str(store / "cells0.h5ad"),
+        output=str(store / "again"),
+        doublets="none",
+        min_genes=20,
+        n_top_genes=60,
+        seed=seed,
+    )
+    dataset = preprocess(config).address
+    baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
+    evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+
+
+def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, store, monkeypatch):
+    monkeypatch.setattr(stage, "_LEAST_UNSEEN", 5)
+    promote(PromoteConfig())
+    split_again(evaluated, store, seed=7)
+    reason = promote(PromoteConfig(device="cpu")).verdict.reason
+    n_unseen = int(re.search(r"\((\d+) that the champion has not seen\)", reason)[1])
+    assert 5 <= n_unseen < 25, "a fifth of 48 test cells are test cells of both"
+
+
+def test_too_few_unseen_cells_keep_the_champion(evaluated, store):
+    promote(PromoteConfig())
+    split_again(evaluated, store, seed=7)
+    done = promote(PromoteConfig(device="cpu"))
+    assert not done.verdict.promote
+    assert "the champion has seen all but" in done.verdict.reason
+
+
+def test_a_champion_for_other_labels_is_no_rival(evaluated, store):
+    promote(PromoteConfig())
+    other = simulate_cells(seed=1)
+    other.obs["cell_type"] = "other " + other.obs["cell_type"].astype(str)
+    other.write_h5ad(store / "other.h5ad")
+    config = PreprocessConfig(
+        input=str(store / "other.h5ad"),
+        output=str(store / "o"),
+        doublets="none",
+        min_genes=20,
+        n_top_genes=60,
+    )
+    dataset = preprocess(config)
+    with pytest.raises(RegistryError, match=r"a champion for the same kind of cells.*--model-name"):
+        refuse_other_cells(NAME, read_dataset(dataset.path))
+    baselines(BaselinesConfig(dataset=dataset.address, n_trials=1, n_folds=2))
+    evaluate(EvaluateConfig(dataset=dataset.address, device="cpu"))
+    champion = find_alias(NAME, CHAMPION).number
+    with pytest.raises(RegistryError, match=r"a champion for the same kind of cells.*--model-name"):
+        promote(PromoteConfig(device="cpu"))
+    assert find_alias(NAME, CHAMPION).number == champion
+    refuse_other_cells("another-name", read_dataset(dataset.path))
+
+
+def test_a_version_can_be_named(evaluated):
+    worse = evaluated[1].version.number
+    assert promote(PromoteConfig(version=worse)).champion.number == worse
+    with pytest.raises(RegistryError, match="to be a version of a registered model"):
+        promote(PromoteConfig(version="99"))
 
 
 def test_evaluating_again_registers_no_version_twice(evaluated):

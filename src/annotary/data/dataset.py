@@ -80,6 +80,15 @@ class LabelledCells:
     codes: np.ndarray
     cell_ids: pd.Index
 
+    def take_rows(self, kept: np.ndarray) -> "LabelledCells":
+        """Keep some cells, by a mask ``(n_cells,)``."""
+        return LabelledCells(
+            counts=self.counts[kept],
+            depth=self.depth[kept],
+            codes=self.codes[kept],
+            cell_ids=self.cell_ids[kept],
+        )
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -91,7 +91,7 @@ def check_overlap(gene_ids: pd.Index, panel: pd.Index, *, min_overlap: float, pl
     raise GeneOverlapError(
         place,
         expected=f"at least {min_overlap:.0%} of the model's {len(panel)} genes (such as {panel[0]!r})",
-        found=f"{shared} ({shared / len(panel):.0%}) among its {len(gene_ids)} genes "
+        found=f"{shared} ({shared / len(panel):.1%}) among its {len(gene_ids)} genes "
         f"(such as {str(gene_ids[0])!r})"
         if len(gene_ids)
         else "no genes",

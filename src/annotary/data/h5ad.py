@@ -84,6 +84,7 @@ class CountsFile:
         """Read rows in their own dtype, without columns that are no genes."""
         try:
             rows = csr_matrix(self._matrix[start:stop])
+            rows.check_format(full_check=True)  # indices of a damaged file may point anywhere
         except (OSError, RuntimeError, ValueError, IndexError) as error:
             raise _damaged(self.path, error) from error
         return rows if self._is_gene.all() else rows[:, self._is_gene]

@@ -38,6 +38,27 @@ def hash_strings(values: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def hash_cell_ids(cell_ids: pd.Index, depth: np.ndarray) -> np.ndarray:
+    """Hash each cell's id and depth: enough to tell later whether a model has seen the cell.
+
+    Parameters
+    ----------
+    cell_ids
+        Ids, ``(n_cells,)``; barcodes alone repeat between experiments.
+    depth
+        Counts of each cell over all its genes, ``(n_cells,)``.
+
+    Returns
+    -------
+    ``(n_cells,)``, int64.
+    """
+    digests = [
+        hashlib.blake2b(f"{cell_id}\x1f{total:.0f}".encode(), digest_size=8).digest()
+        for cell_id, total in zip(cell_ids, depth, strict=True)
+    ]
+    return np.frombuffer(b"".join(digests), dtype="<i8")
+
+
 def hash_cells(counts: csr_matrix, cell_ids: pd.Index, gene_ids: pd.Index, *, obs: pd.DataFrame) -> str:
     """Hash counts with their ids, whatever the order of cells, genes, and stored values.
 

@@ -11,6 +11,9 @@ from annotary.errors import LabelError
 MIN_CELLS_PER_LABEL = 3
 """One cell for each side of a split."""
 
+_NOT_A_LABEL = ("", "nan")  # "nan" is what pandas makes of a missing value that is turned into text
+_MOST_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -47,7 +50,7 @@ def read_labels(obs: pd.DataFrame, label_key: str, *, place: str) -> pd.Series:
     values = obs[label_key]
     labels = values.astype(object).where(values.notna(), None)
     labels = labels.map(lambda value: str(value).strip() if value is not None else None)
-    labels = labels.where(labels != "", None)
+    labels = labels.where(~labels.isin(_NOT_A_LABEL), None)
     if labels.isna().all():
         raise LabelError(
             f"{place}: obs[{label_key!r}]",
@@ -149,9 +152,16 @@ def encode_labels(labels: pd.Series, *, place: str) -> Labels:
         raise LabelError(
             place,
             expected=f"at least {MIN_CELLS_PER_LABEL} cells of each label, one for each side of the split",
-            found=", ".join(f"{size} of {name!r}" for name, size in rare.items()) + " after quality control",
+            found=_list_some([f"{size} of {name!r}" for name, size in rare.items()])
+            + " after quality control",
             remedy=f"Pass --min-cells-per-label {MIN_CELLS_PER_LABEL} to leave them out, or relabel them.",
         )
     names = tuple(sorted(sizes.index))
     codes = pd.Index(names).get_indexer(labels).astype(np.int64)
     return Labels(names=names, codes=codes)
+
+
+def _list_some(parts: list[str]) -> str:
+    """List the first few, and how many more there are."""
+    more = len(parts) - _MOST_NAMED
+    return ", ".join(parts[:_MOST_NAMED]) + (f" and {more} more labels" if more > 0 else "")

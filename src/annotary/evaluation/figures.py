@@ -41,8 +41,15 @@ def _draw_matrix(axis: Axes, table: pd.DataFrame) -> matplotlib.image.AxesImage:
     """Draw one matrix with its values; white on dark cells."""
     values = table.to_numpy()
     image = axis.imshow(values, vmin=0, vmax=1, cmap="Blues")
-    axis.set_xticks(range(len(table.columns)), table.columns, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(table.index)), table.index)
+    axis.set_xticks(
+        range(len(table.columns)),
+        table.columns,
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+        parse_math=False,
+    )
+    axis.set_yticks(range(len(table.index)), table.index, parse_math=False)
     for row, column in np.argwhere(values >= _LEAST_SHOWN):
         value = values[row, column]
         axis.text(
@@ -119,9 +126,11 @@ def draw_class_counts(counts: pd.DataFrame) -> Figure:
     axis = figure.subplots()
     ordered = counts.loc[counts.sum(axis=1).sort_values().index]
     left = np.zeros(len(ordered))
+    rows = np.arange(len(ordered))
     for side in ordered.columns:
-        axis.barh(ordered.index, ordered[side], left=left, label=side)
+        axis.barh(rows, ordered[side], left=left, label=side)
         left += ordered[side].to_numpy()
+    axis.set_yticks(rows, ordered.index, parse_math=False)
     for position, total in enumerate(left):
         axis.text(total, position, f" {total:.0f}", va="center", fontsize=8)
     axis.set(xlabel="Cells", title="Cells of each label")

@@ -1,7 +1,8 @@
 """The registered form of a model: a folder of safe files that explains itself.
 
 ``bundle.json`` holds the model's kind, label names, InputSpec, provenance,
-and the SHA-256 of every other file; ``weights/`` holds what the model saved.
+and the SHA-256 of every other file; ``weights/`` holds what the model saved,
+``seen_cells.safetensors`` which cells it has seen.
 Nothing in it is a pickle.
 """
 
@@ -12,17 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
-from annotary.data.counts import count_genes_per_cell
+from annotary.data.counts import count_genes_per_cell, validate_counts
+from annotary.data.genes import check_overlap, clean_gene_ids
 from annotary.data.hashing import hash_file
-from annotary.errors import BundleError
+from annotary.errors import BundleError, CountsError
 from annotary.models.base import Annotator
 from annotary.quality.prepare import InputSpec
 
 _FORMAT = 1
 _MANIFEST = "bundle.json"
 _WEIGHTS = "weights"
+_SEEN_FILE = "seen_cells.safetensors"
+_SEEN_CELLS = "seen_cells"
 
 # Classes are named, not imported: loading one kind never imports another's libraries.
 _CLASSES = {
@@ -95,12 +100,16 @@ class Bundle:
         Names of the columns of its probabilities, ``(n_classes,)``.
     provenance
         What it was made from.
+    seen_cells
+        Hashes of the cells it was trained or tuned on, ``(n_seen,)``, int64, as
+        :func:`annotary.data.hashing.hash_cell_ids` gives them.
     """
 
     model: Annotator
     spec: InputSpec
     label_names: tuple[str, ...]
     provenance: Provenance
+    seen_cells: np.ndarray
 
     def annotate(
         self,
@@ -115,14 +124,33 @@ class Bundle:
         Parameters
         ----------
         counts
-            Raw counts of all genes, ``(n_cells, n_input_genes)``.
+            Raw counts of all genes, ``(n_cells, n_input_genes)``, sparse or dense.
         gene_ids
-            Ids of the columns, ``(n_input_genes,)``, as :meth:`InputSpec.match_genes` gives them.
+            Ids of the columns, ``(n_input_genes,)``.
         depth
             Counts of each cell over all its genes, ``(n_cells,)``; None sums the columns.
         device
             Where a network computes.
+
+        Raises
+        ------
+        CountsError
+            If the counts are no raw counts, or do not go with the ids.
+        GeneOverlapError
+            If too few of the model's genes are there.
         """
+        counts, gene_ids = csr_matrix(counts), clean_gene_ids(pd.Index(gene_ids))
+        if counts.shape[1] != len(gene_ids) or (depth is not None and len(depth) != counts.shape[0]):
+            raise CountsError(
+                "counts",
+                expected="one column for each gene id, and one row for each depth",
+                found=f"{counts.shape[0]} x {counts.shape[1]} counts, {len(gene_ids)} gene ids, "
+                f"{counts.shape[0] if depth is None else len(depth)} depths",
+                remedy="Pass cells as rows.",
+            )
+        cell_ids = pd.RangeIndex(counts.shape[0])
+        validate_counts(counts, place="counts", cell_ids=cell_ids, gene_ids=gene_ids)
+        check_overlap(gene_ids, self.spec.panel, min_overlap=self.spec.min_overlap, place="counts")
         cells = self.spec.prepare(counts, gene_ids, depth=depth)
         return Annotation(
             probabilities=self.model.predict_proba(cells, device=device),
@@ -135,7 +163,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     weights = folder / _WEIGHTS
     weights.mkdir(parents=True)
     bundle.model.save(weights)
-    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    save_file({_SEEN_CELLS: np.ascontiguousarray(bundle.seen_cells)}, folder / _SEEN_FILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "format": _FORMAT,
         "kind": bundle.model.kind,
@@ -196,6 +225,7 @@ def load_bundle(folder: Path) -> Bundle:
         spec=spec,
         label_names=tuple(manifest["label_names"]),
         provenance=Provenance(**manifest["provenance"]),
+        seen_cells=load_file(folder / _SEEN_FILE)[_SEEN_CELLS],
     )
 
 

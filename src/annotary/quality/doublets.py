@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import anndata
 import lightning.pytorch as lightning
 import numpy as np
-import scanpy
 import scvi
 from lightning.pytorch.utilities.seed import isolate_rng
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
+from annotary.data.counts import count_cells_per_gene, sum_depth
 from annotary.progress import track
+from annotary.quality.panel import rank_by_variability
 
 N_TOP_GENES = 2000
 MIN_CELLS = 50
@@ -26,6 +27,7 @@ MIN_CELLS = 50
 _CALL_ABOVE = 0.5
 _BATCH_CELLS = 128
 _LEAST_STEPS = 360
+_LEAST_CELLS = 3
 _LEAST_EPOCHS = 20
 _MOST_EPOCHS = 400
 
@@ -86,14 +88,11 @@ def choose_epochs(n_cells: int) -> int:
 
 def _keep_variable_genes(counts: csr_matrix) -> csr_matrix:
     """Keep the 2000 most variable genes (seurat_v3 works on raw counts), or all of fewer."""
-    expressed = np.asarray((counts > 0).sum(axis=0)).ravel() > 0
-    counts = counts[:, expressed]
+    counts = counts[:, count_cells_per_gene(counts) >= _LEAST_CELLS]
     if counts.shape[1] <= N_TOP_GENES:
         return counts
-    table = scanpy.pp.highly_variable_genes(
-        anndata.AnnData(X=counts), n_top_genes=N_TOP_GENES, flavor="seurat_v3", inplace=False
-    )
-    return counts[:, table["highly_variable"].to_numpy()]
+    score = rank_by_variability(counts, sum_depth(counts))
+    return counts[:, np.sort(np.argsort(-score, kind="stable")[:N_TOP_GENES])]
 
 
 def _train(model: scvi.model.SCVI | scvi.external.SOLO, title: str, max_epochs: int) -> None:

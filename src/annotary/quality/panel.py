@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_selection import f_classif
 
 from annotary import keys
+from annotary.errors import CountsError
 from annotary.quality.prepare import TARGET_SUM, PreparedCells, log_normalize
 
 PanelMethod = Literal["seurat", "seurat_v3", "cell_ranger", "f_test"]
@@ -69,6 +70,28 @@ def choose_panel(
     return pd.DataFrame({MEAN: mean, SCORE: score, keys.IN_PANEL: in_panel}, index=gene_ids)
 
 
+def rank_by_variability(counts: csr_matrix, depth: np.ndarray) -> np.ndarray:
+    """Score genes by seurat_v3, or by dispersion where its loess fit breaks down on few cells.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, ``(n_cells, n_genes)``.
+    depth
+        Counts of each cell, ``(n_cells,)``.
+
+    Returns
+    -------
+    Score of each gene, ``(n_genes,)``; the higher, the more variable.
+    """
+    log_expr = log_normalize(PreparedCells(counts=counts, depth=depth), target_sum=TARGET_SUM)
+    try:
+        score = _score_by_variability(counts, log_expr, "seurat_v3")
+    except CountsError:
+        score = _score_by_variability(counts, log_expr, "seurat")
+    return np.where(np.isnan(score), -np.inf, score)
+
+
 def _score_by_label(log_expr: csr_matrix, codes: np.ndarray) -> np.ndarray:
     """Compute the ANOVA F statistic of each gene, ``(n_genes,)``."""
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
@@ -82,7 +105,17 @@ def _score_by_variability(counts: csr_matrix, log_expr: csr_matrix, method: str)
     # The measure does not depend on how many genes are taken; scanpy wants a number all the same.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = scanpy.pp.highly_variable_genes(adata, n_top_genes=adata.n_vars, flavor=method, inplace=False)
+        try:
+            table = scanpy.pp.highly_variable_genes(
+                adata, n_top_genes=adata.n_vars, flavor=method, inplace=False
+            )
+        except ValueError as error:  # skmisc's loess on too few different values
+            raise CountsError(
+                f"--panel-method {method}",
+                expected="more cells or genes to fit its trend",
+                found=f"{counts.shape[0]} cells x {counts.shape[1]} genes ({error})",
+                remedy="Pass --panel-method seurat or f_test.",
+            ) from error
     return table[_SCORE_COLUMN[method]].to_numpy(dtype=np.float64)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from annotary.data.genes import align_genes, check_overlap, choose_gene_column, clean_gene_ids
+from annotary.data.genes import align_genes, check_overlap, choose_gene_column
 from annotary.data.hashing import hash_strings
 
 TARGET_SUM = 1e4
@@ -97,13 +97,13 @@ class InputSpec:
         counts
             Raw counts of all genes, ``(n_cells, n_input_genes)``.
         gene_ids
-            Ids of the columns, ``(n_input_genes,)``.
+            Ids of the columns without version suffixes, ``(n_input_genes,)``.
         depth
             Counts of each cell over all its genes, ``(n_cells,)``; None sums the columns.
         """
         if depth is None:
             depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        panel_counts = align_genes(counts, clean_gene_ids(gene_ids), self.panel)
+        panel_counts = align_genes(counts, gene_ids, self.panel)
         return PreparedCells(counts=panel_counts.astype(np.float32), depth=np.asarray(depth, np.float64))
 
     def to_json(self) -> str:

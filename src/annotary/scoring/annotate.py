@@ -1,11 +1,13 @@
 """Annotating one file: counts in row chunks, labels and probabilities out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from annotary.data.genes import count_shared
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.obs import read_depth
 from annotary.models.bundle import Annotation, Bundle
@@ -14,6 +16,8 @@ from annotary.progress import track
 CHUNK_SIZE = 4096
 FEW_GENES = 5000
 """A file with fewer genes than this was probably cut to some of them."""
+GOOD_OVERLAP = 0.9
+"""With a smaller share of the panel, a result is worth a warning (0 to 1)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class AnnotatedCells:
         Probabilities and flags, ``(n_cells, ...)``.
     place
         File and element the counts came from.
+    n_panel_genes_found
+        Genes of the model's panel that the file has.
     warnings
         What a person should know of the input.
     """
@@ -38,6 +44,7 @@ class AnnotatedCells:
     label_names: tuple[str, ...]
     annotation: Annotation
     place: str
+    n_panel_genes_found: int
     warnings: tuple[str, ...]
 
     @property
@@ -81,6 +88,7 @@ def annotate_file(
     """
     with open_counts(path, counts_layer=counts_layer) as counts_file:
         gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
+        n_found = count_shared(gene_ids, bundle.spec.panel)
         depth = read_depth(counts_file, depth_key)
         parts = []
         with track(None, path.name, total=counts_file.n_cells, unit="cell") as bar:
@@ -100,16 +108,23 @@ def annotate_file(
                 low_information=np.concatenate([part.low_information for part in parts]),
             ),
             place=counts_file.place,
-            warnings=_list_warnings(counts_file, has_depth=depth is not None),
+            n_panel_genes_found=n_found,
+            warnings=tuple(_list_warnings(counts_file, bundle, n_found=n_found, has_depth=depth is not None)),
         )
 
 
-def _list_warnings(counts_file: CountsFile, *, has_depth: bool) -> tuple[str, ...]:
+def _list_warnings(
+    counts_file: CountsFile, bundle: Bundle, *, n_found: int, has_depth: bool
+) -> Iterator[str]:
     """List what may make the result worse than the user expects."""
-    n_genes = len(counts_file.var)
-    if has_depth or n_genes >= FEW_GENES:
-        return ()
-    return (
-        f"{counts_file.place} has only {n_genes} genes: if it was cut to some genes, its cells look "
-        "shallower than they are; name the obs column with their whole depth with --depth-key.",
-    )
+    n_genes, n_panel = len(counts_file.var), len(bundle.spec.panel)
+    if n_found < GOOD_OVERLAP * n_panel:
+        yield (
+            f"{counts_file.place} has {n_found} of the model's {n_panel} genes ({n_found / n_panel:.1%}): "
+            "labels and confidence are worse than the model's evaluation says."
+        )
+    if not has_depth and n_genes < FEW_GENES:
+        yield (
+            f"{counts_file.place} has only {n_genes} genes: if it was cut to some genes, its cells look "
+            "shallower than they are; name the obs column with their whole depth with --depth-key."
+        )

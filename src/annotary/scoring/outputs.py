@@ -12,6 +12,7 @@ import pandas as pd
 
 from annotary import keys
 from annotary.data.atomic import replacing
+from annotary.data.hashing import hash_strings
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
 
@@ -60,7 +61,7 @@ class ScoreRecord:
 
 def name_output(source: Path, folder: Path) -> Path:
     """Name the annotated file of an input: ``NAME.annotated.h5ad``."""
-    return folder / f"{source.name.removesuffix('.h5ad')}{SUFFIX}"
+    return folder / f"{source.name.removesuffix('.h5ad').removesuffix('.annotated')}{SUFFIX}"
 
 
 def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:
@@ -85,8 +86,7 @@ def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: S
                     found="an older one",
                     remedy="Read it with anndata and write it again with write_h5ad.",
                 )
-            ours = keys.RECORD in file.get("uns", {})
-            moved = [] if ours else _move_aside(file)
+            moved = [] if _is_ours(file) else _move_aside(file)
             _add_columns(table, cells)
             _replace(file, "obsm", keys.PROBABILITIES, cells.annotation.probabilities)
             _replace(file, "uns", keys.RECORD, _describe(cells, record))
@@ -97,6 +97,8 @@ def _describe(cells: AnnotatedCells, record: ScoreRecord) -> dict[str, object]:
     """Make the record as uns holds it."""
     return asdict(record) | {
         "probability_columns": np.array(cells.label_names, dtype=object),
+        "labels_hash": hash_strings(cells.predicted_labels.astype(str)),
+        "n_panel_genes_found": cells.n_panel_genes_found,
         "n_low_information": int(cells.annotation.low_information.sum()),
         "warnings": json.dumps(list(cells.warnings)),
     }
@@ -115,6 +117,15 @@ def _add_columns(table: h5py.Group, cells: AnnotatedCells) -> None:
             del table[name]
         anndata.io.write_elem(table, name, values)
     _write_order(table, [*order, *columns])
+
+
+def _is_ours(file: h5py.File) -> bool:
+    """Tell labels that annotary wrote, and nobody changed since, from those of another tool."""
+    if keys.RECORD not in file.get("uns", {}) or keys.PREDICTED_LABELS not in file["obs"]:
+        return False
+    record = anndata.io.read_elem(file["uns"][keys.RECORD])
+    labels = pd.Series(anndata.io.read_elem(file["obs"][keys.PREDICTED_LABELS])).astype(str)
+    return isinstance(record, dict) and record.get("labels_hash") == hash_strings(labels)
 
 
 def _move_aside(file: h5py.File) -> list[str]:

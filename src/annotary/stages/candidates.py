@@ -3,6 +3,7 @@
 from annotary import __version__, keys
 from annotary.data.counts import count_genes_per_cell
 from annotary.data.dataset import Dataset
+from annotary.data.hashing import hash_cell_ids
 from annotary.models.base import Annotator
 from annotary.models.bundle import Bundle, Provenance
 from annotary.quality.prepare import InputSpec
@@ -25,6 +26,7 @@ def make_bundle(
     model: Annotator, spec: InputSpec, dataset: Dataset, *, run_id: str, settings: dict[str, object]
 ) -> Bundle:
     """Put a trained model together with what scoring needs and what it was made from."""
+    seen = dataset.take(keys.TRAIN, keys.VALIDATION)
     return Bundle(
         model=model,
         spec=spec,
@@ -36,4 +38,5 @@ def make_bundle(
             config=to_json(settings),
             package_version=__version__,
         ),
+        seen_cells=hash_cell_ids(seen.cell_ids, seen.depth),
     )

@@ -12,7 +12,6 @@ from annotary.errors import RegistryError
 from annotary.evaluation.comparison import annotate_cells
 from annotary.evaluation.figures import draw_confusion, format_table
 from annotary.evaluation.metrics import HEADLINE, Evaluation, evaluate_predictions
-from annotary.log import say
 from annotary.models.bundle import Annotation
 from annotary.progress import track
 from annotary.registry import (
@@ -89,8 +88,6 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
         evaluated.sort(key=lambda one: one.score, reverse=True)
         set_alias(evaluated[0].version, CHALLENGER)
         _record(run, evaluated, dataset, test_cells)
-        for line in make_table(evaluated).splitlines():
-            say(line)
         return evaluated
 
 
@@ -140,13 +137,13 @@ def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: 
         run.log_table(one.evaluation.per_class, f"per_class_{name}")
         run.log_table(one.evaluation.confusion, f"confusion_{name}")
         run.log_table(one.evaluation.confusion_by_row, f"confusion_by_row_{name}")
-        run.log_figure(draw_confusion({_title(one): one.evaluation.confusion_by_row}), f"confusion_{name}")
+        run.log_figure(draw_confusion({_title(one): _name_rows(one)}), f"confusion_{name}")
         predictions[name] = names[one.annotation.codes]
         predictions[f"{name}_conf_score"] = one.annotation.confidence
     run.log_table(predictions, "predictions")
     side_by_side = _choose_pair(evaluated)
     if side_by_side:
-        tables = {_title(one): one.evaluation.confusion_by_row for one in side_by_side}
+        tables = {_title(one): _name_rows(one) for one in side_by_side}
         run.log_figure(draw_confusion(tables), "best_baseline_and_transformer")
 
 
@@ -158,8 +155,14 @@ def _choose_pair(evaluated: list[Evaluated]) -> list[Evaluated]:
 
 
 def _title(one: Evaluated) -> str:
-    """Name a candidate for people."""
-    return f"{one.candidate.kind.replace('_', ' ')} (version {one.version.number})"
+    """Name a candidate with its score."""
+    return f"{one.candidate.kind.replace('_', ' ')}, version {one.version.number}: macro-F1 {one.score:.3f}"
+
+
+def _name_rows(one: Evaluated) -> pd.DataFrame:
+    """Give the row-normalised confusion matrix with the cells of each true label beside its name."""
+    support = one.evaluation.per_class["support"]
+    return one.evaluation.confusion_by_row.rename(index=lambda name: f"{name} ({support[name]:.0f})")
 
 
 def make_table(evaluated: list[Evaluated]) -> str:

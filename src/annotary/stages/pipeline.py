@@ -11,11 +11,13 @@ from annotary.config import (
     ScoreConfig,
     TransformerConfig,
 )
+from annotary.data.dataset import read_dataset
 from annotary.log import say
+from annotary.models.transformer.device import choose_device
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import Evaluated, evaluate
 from annotary.stages.preprocess import preprocess
-from annotary.stages.promote import Promotion, promote
+from annotary.stages.promote import Promotion, promote, refuse_other_cells
 from annotary.stages.score import ScoredFile, score
 from annotary.stages.transformer import transformer
 from annotary.tracking import stage_run
@@ -47,13 +49,16 @@ def run_pipeline(config: MainConfig) -> Outcome:
     stage's message on both.
     """
     with stage_run("main", config):
+        choose_device(config.device)  # a missing GPU is told now, not after the training of others
         prepared = preprocess(config.part(PreprocessConfig))
+        if config.mode != "disabled":
+            refuse_other_cells(config.model_name, read_dataset(prepared.path))
         dataset = prepared.address
         candidates = baselines(config.part(BaselinesConfig, dataset=dataset))
         candidates.append(transformer(config.part(TransformerConfig, dataset=dataset)))
         model_ids = ",".join(candidate.model_id for candidate in candidates)
         evaluated = evaluate(config.part(EvaluateConfig, dataset=dataset, candidates=model_ids))
-        promotion = promote(config.part(PromoteConfig))
+        promotion = promote(config.part(PromoteConfig, version=evaluated[0].version.number))
         if promotion.champion is None:
             say(f"nothing is annotated: there is no champion and mode is {config.mode}")
             return Outcome(evaluated=evaluated, promotion=promotion, scored=[])

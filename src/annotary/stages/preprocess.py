@@ -57,6 +57,8 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
         output = make_folder(Path(config.output))
         cells, columns, path = _read(config, output)
         steps = {"cells_read": cells.n_read, "cells_labelled": len(cells.cell_ids)}
+        if len(cells.cell_ids) < cells.n_read:
+            warn(f"left out {cells.n_read - len(cells.cell_ids)} cells without a label")
         cells = cells.take_cells(
             find_good_cells(cells.n_genes, min_genes=config.min_genes, place=cells.place)
         )
@@ -127,9 +129,18 @@ def _remove_doublets(cells: LabelledCounts, config: PreprocessConfig, run: Stage
     rate = float(calls.is_doublet.mean())
     run.log_metrics({"doublet_rate": rate})
     table = pd.DataFrame(
-        {"doublet_probability": calls.probability, "doublet": calls.is_doublet}, index=cells.cell_ids
+        {
+            "label": cells.labels.to_numpy(),
+            "doublet_probability": calls.probability,
+            "doublet": calls.is_doublet,
+        },
+        index=cells.cell_ids.rename("cell_id"),
     )
     run.log_table(table, "doublets")
+    by_label = table.groupby("label")["doublet"].agg(["size", "mean"])
+    run.log_table(by_label.set_axis(["cells", "doublet_rate"], axis=1), "doublets_by_label")
+    worst = by_label["mean"].idxmax()
+    say(f"doublets: {rate:.1%} of the cells, at most {by_label['mean'].max():.1%} of a label ({worst})")
     if rate > _DOUBLET_RATE_REFUSED:
         raise CountsError(
             cells.place,

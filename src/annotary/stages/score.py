@@ -74,7 +74,8 @@ def score(config: ScoreConfig) -> list[ScoredFile]:
             raise InputFileError(
                 source,
                 expected="files that can all be annotated",
-                found=f"{len(refused)} of {len(inputs)} that cannot: " + " | ".join(map(str, refused)),
+                found=f"{len(refused)} of {len(inputs)} that cannot (named above), "
+                f"such as {refused[0].place}",
                 remedy=f"The other {len(scored)} were annotated.",
             )
         return scored
