@@ -7,11 +7,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SMALL
+from simulate import write_cells
 
 from annotary import keys
-from annotary.config import CHALLENGER, CHAMPION
+from annotary.config import CHALLENGER, CHAMPION, MainConfig
 from annotary.data.dataset import read_dataset
-from annotary.registry import resolve_alias
+from annotary.registry import find_alias, resolve_alias
 from annotary.scoring.outputs import read_record
 from annotary.stages.pipeline import run_pipeline
 
@@ -145,3 +147,23 @@ def test_score_gives_the_labels_that_evaluate_reported(outcome):
     given = after.obs.loc[predictions.index]
     assert (given[keys.PREDICTED_LABELS].astype(str) == predictions[name]).all()
     np.testing.assert_allclose(given[keys.CONF_SCORE], predictions[f"{name}_conf_score"], atol=1e-5)
+
+
+def test_a_dry_run_without_a_champion_trains_and_annotates_nothing(store):
+    source = write_cells(store / "cells.h5ad")
+    values = SMALL | {"max_epochs": 1, "n_trials": 1}
+    outcome = run_pipeline(MainConfig(input=str(source), output=str(store / "out"), mode="dry_run", **values))
+    assert len(outcome.evaluated) == 3
+    assert outcome.scored == []
+    assert find_alias(outcome.evaluated[0].version.name, CHAMPION) is None
+    assert [path.name for path in (store / "out").iterdir()] == ["dataset.h5ad"]
+
+
+def test_a_second_job_on_the_same_data_keeps_the_champion(store):
+    source = write_cells(store / "cells.h5ad")
+    values = SMALL | {"max_epochs": 1, "n_trials": 1}
+    config = MainConfig(input=str(source), output=str(store / "out"), **values)
+    first, second = run_pipeline(config), run_pipeline(config)
+    assert second.promotion.champion.number == first.promotion.champion.number
+    assert "is not higher than" in second.promotion.verdict.reason
+    assert second.evaluated[0].score == first.evaluated[0].score, "the same seed gives the same model"
