@@ -150,6 +150,13 @@ class QualityOptions(StageConfig):
         "", description="obs column with each cell's expressed genes, for files cut to some genes."
     )
     min_genes: int = Field(200, ge=0, description="Cells with fewer expressed genes are removed.")
+    min_counts: int = Field(0, ge=0, description="Cells with fewer counts are removed.")
+    max_pct_mito: float = Field(
+        100, ge=0, le=100, description="Cells with a larger mitochondrial share (percent) are removed."
+    )
+    n_mads: float = Field(
+        0, ge=0, description="Cells more MADs from the median (counts, genes, mito) are removed; 0 for none."
+    )
     min_cells: int = Field(10, ge=0, description="Genes expressed in fewer cells are removed.")
     doublets: Literal["solo", "none"] = Field("solo", description="Doublet caller.")
     doublet_epochs: int = Field(

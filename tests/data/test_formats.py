@@ -15,7 +15,7 @@ from simulate import simulate_cells
 
 from annotary.data.formats import convert_to_h5ad
 from annotary.data.h5ad import open_counts
-from annotary.data.labels import drop_rare_labels, read_label_table
+from annotary.data.labels import count_rare_labels, read_label_table
 from annotary.errors import InputFileError, LabelError
 
 CELLS = simulate_cells(30, 50)
@@ -169,11 +169,10 @@ def test_a_label_table_that_cannot_be_used_is_refused(tmp_path, text, message):
         read_label_table(tmp_path / "labels.csv", CELLS.obs_names, "cell_type")
 
 
-def test_rare_labels_are_reported_and_taken_away():
+def test_rare_labels_are_counted():
     labels = pd.Series(["B"] * 5 + ["T"] * 2 + ["NK"])
-    kept, dropped = drop_rare_labels(labels, min_cells=3)
-    assert dropped == {"T": 2, "NK": 1}
-    assert kept.dropna().tolist() == ["B"] * 5
+    assert count_rare_labels(labels, min_cells=3) == {"T": 2, "NK": 1}
+    assert count_rare_labels(labels, min_cells=0) == {}
 
 
 def test_the_original_is_named_where_a_copy_is_read(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import shared_data
+from scipy.sparse import csr_matrix
 from simulate import simulate_cells
 
 from annotary import keys
@@ -69,7 +70,7 @@ def test_rare_labels_are_refused_or_left_out_and_told(store, caplog):
     with caplog.at_level(logging.INFO, logger="annotary"):
         dataset = run(store, input=str(store / "rare.h5ad"), min_cells_per_label=3)
     assert "Unicorn" not in dataset.record.label_names
-    assert "left out 2 cells of 'Unicorn'" in caplog.text
+    assert "left out 2 cells: 'Unicorn' has 2 cells, fewer than 3" in caplog.text
 
 
 def test_the_same_input_and_settings_give_the_same_dataset_whatever_its_order(store):
@@ -97,7 +98,30 @@ def test_the_text_nan_is_no_label(store, caplog):
     with caplog.at_level(logging.INFO, logger="annotary"):
         dataset = run(store, input=str(store / "nan.h5ad"))
     assert "nan" not in dataset.record.label_names
-    assert "left out 7 cells without a label" in caplog.text
+    assert "left out 7 cells: no label" in caplog.text
+
+
+def test_every_cell_that_is_left_out_is_listed_with_its_reason(store):
+    adata = simulate_cells()
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(object)
+    adata.obs.loc[adata.obs_names[:4], "cell_type"] = None
+    adata.obs.loc[adata.obs_names[4:6], "cell_type"] = "Unicorn"
+    dense = adata.X.toarray()
+    dense[10, 5:] = 0
+    adata.X = csr_matrix(dense)
+    adata.write_h5ad(store / "poor.h5ad")
+    dataset = run(store, input=str(store / "poor.h5ad"), min_cells_per_label=3)
+    last = mlflow.search_runs(filter_string="tags.annotary.stage = 'preprocess'").iloc[0]
+    address = f"runs:/{last['run_id']}/tables/removed_cells.csv"
+    removed = pd.read_csv(mlflow.artifacts.download_artifacts(address))
+    reasons = removed["reason"].value_counts().to_dict()
+    assert reasons == {
+        "no label": 4,
+        "'Unicorn' has 2 cells, fewer than 3": 2,
+        "fewer than 20 genes": 1,
+    }
+    assert set(removed["cell_id"]) | set(dataset.obs.index) == set(adata.obs_names)
+    assert not set(removed["cell_id"]) & set(dataset.obs.index)
 
 
 def test_depth_is_over_all_genes_also_those_that_are_removed(store):

@@ -114,16 +114,10 @@ def read_label_table(path: Path, cell_ids: pd.Index, label_key: str) -> pd.Serie
     return labels
 
 
-def drop_rare_labels(labels: pd.Series, *, min_cells: int) -> tuple[pd.Series, dict[str, int]]:
-    """Take away labels that few cells have.
-
-    Returns
-    -------
-    Labels with None in their place, and how many cells each of them had.
-    """
+def count_rare_labels(labels: pd.Series, *, min_cells: int) -> dict[str, int]:
+    """Count the cells of each label that fewer than ``min_cells`` cells have."""
     sizes = labels.value_counts()
-    rare = sizes[sizes < min_cells]
-    return labels.where(~labels.isin(rare.index), None), {str(name): int(size) for name, size in rare.items()}
+    return {str(name): int(size) for name, size in sizes[sizes < min_cells].items()}
 
 
 def encode_labels(labels: pd.Series, *, place: str) -> Labels:

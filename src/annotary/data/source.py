@@ -40,7 +40,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class LabelledCounts:
-    """Raw counts of cells that have a label.
+    """Raw counts of cells, some of which may have no label.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class LabelledCounts:
     cell_ids, gene_ids
         Unique ids, ``(n_cells,)`` and ``(n_genes,)``.
     labels
-        Label of each cell, ``(n_cells,)``.
+        Label of each cell, ``(n_cells,)``; None where it has none.
     depth, n_genes
         Counts and expressed genes of each cell over all genes, ``(n_cells,)``.
     groups
@@ -61,7 +61,7 @@ class LabelledCounts:
     doublet_probability
         Probability of being a doublet, ``(n_cells,)``; None where nothing called them.
     n_read
-        Cells in the file; the difference had no label.
+        Cells in the file.
     sha256
         SHA-256 of the file's bytes.
     """
@@ -118,7 +118,7 @@ def name_columns(
 def read_labelled_counts(
     path: Path, columns: Columns, *, source: Path, counts_layer: str, label_table: Path | None
 ) -> LabelledCounts:
-    """Read and check every cell of an h5ad file that has a label.
+    """Read and check every cell of an h5ad file.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def read_labelled_counts(
             groups=groups,
             n_read=file.n_cells,
             sha256=hash_source(source),
-        ).take_cells(labels.notna().to_numpy())
+        )
 
 
 def _read_groups(file: CountsFile, key: str) -> np.ndarray:

@@ -1,42 +1,118 @@
-"""Which cells and genes are good enough to learn from."""
+"""Which cells and genes are good enough to learn from, and why the others are not."""
+
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_matrix
 
-from annotary.data.counts import count_cells_per_gene
+from annotary.data.counts import count_cells_per_gene, sum_depth
 from annotary.errors import CountsError
 
+_MAD_TO_SD = 1.4826
+_MITO_PREFIX = "mt-"
 
-def find_good_cells(n_genes: np.ndarray, *, min_genes: int, place: str) -> np.ndarray:
-    """Find the cells that express enough genes.
+
+@dataclass(frozen=True)
+class QualityThresholds:
+    """What a good cell has.
+
+    Attributes
+    ----------
+    min_genes, min_counts
+        Fewest expressed genes and counts.
+    max_pct_mito
+        Largest share of mitochondrial counts, percent.
+    n_mads
+        Most median absolute deviations from the median of log1p counts, of log1p
+        genes, and above that of the mitochondrial share; 0 takes none.
+    """
+
+    min_genes: int
+    min_counts: int
+    max_pct_mito: float
+    n_mads: float
+
+
+def measure_pct_mito(counts: csr_matrix, gene_ids: pd.Index) -> np.ndarray:
+    """Measure the share of mitochondrial counts (genes named ``MT-`` or ``mt-``).
 
     Parameters
     ----------
-    n_genes
-        Expressed genes of each cell, ``(n_cells,)``.
-    min_genes
-        Fewest genes of a good cell.
+    counts
+        Raw counts, ``(n_cells, n_genes)``.
+    gene_ids
+        Symbols of the columns, ``(n_genes,)``.
+
+    Returns
+    -------
+    Percent of the counts in ``counts``, ``(n_cells,)``; 0 where there are none.
+    """
+    is_mito = gene_ids.str.lower().str.startswith(_MITO_PREFIX)
+    total = sum_depth(counts)
+    mito = sum_depth(counts[:, np.flatnonzero(is_mito)])
+    return 100 * np.divide(mito, total, out=np.zeros_like(total), where=total > 0)
+
+
+def judge_cells(
+    n_genes: np.ndarray,
+    depth: np.ndarray,
+    pct_mito: np.ndarray,
+    *,
+    thresholds: QualityThresholds,
+    place: str,
+) -> np.ndarray:
+    """Say what is wrong with each cell.
+
+    Parameters
+    ----------
+    n_genes, depth, pct_mito
+        Expressed genes, counts, and mitochondrial percent of each cell, ``(n_cells,)``.
+    thresholds
+        What a good cell has.
     place
         File and element, for the message.
 
     Returns
     -------
-    True for good cells, ``(n_cells,)``.
+    The first reason against each cell, ``(n_cells,)``; empty for good ones.
 
     Raises
     ------
     CountsError
-        If there is none.
+        If no cell is good.
     """
-    good = n_genes >= min_genes
-    if not good.any():
+    reasons = np.full(len(n_genes), "", dtype=object)
+    checks = {
+        f"fewer than {thresholds.min_genes} genes": n_genes < thresholds.min_genes,
+        f"fewer than {thresholds.min_counts} counts": depth < thresholds.min_counts,
+        f"more than {thresholds.max_pct_mito:g} % mitochondrial": pct_mito > thresholds.max_pct_mito,
+    }
+    if thresholds.n_mads:
+        far = f"more than {thresholds.n_mads:g} MADs from the median"
+        checks |= {
+            f"counts {far}": np.abs(_measure_mads(np.log1p(depth))) > thresholds.n_mads,
+            f"genes {far}": np.abs(_measure_mads(np.log1p(n_genes))) > thresholds.n_mads,
+            f"mitochondrial share {far}": _measure_mads(pct_mito) > thresholds.n_mads,
+        }
+    for reason, is_bad in checks.items():
+        reasons[is_bad & (reasons == "")] = reason
+    if (reasons != "").all():
         raise CountsError(
             place,
-            expected=f"cells with at least {min_genes} expressed genes",
-            found=f"at most {n_genes.max(initial=0):.0f} in {len(good)} labelled cells",
-            remedy="Lower --min-genes, or name the obs column with the whole number with --n-genes-key.",
+            expected=f"cells with at least {thresholds.min_genes} expressed genes and good quality",
+            found=f"at most {n_genes.max(initial=0):.0f} genes in {len(n_genes)} labelled cells",
+            remedy="Loosen --min-genes and the other thresholds, or name the obs column with the whole "
+            "number with --n-genes-key.",
         )
-    return good
+    return reasons
+
+
+def _measure_mads(values: np.ndarray) -> np.ndarray:
+    """Measure how many (scaled) MADs each value is above the median, ``(n_cells,)``."""
+    distance = values - np.median(values)
+    mad = _MAD_TO_SD * np.median(np.abs(distance))
+    return np.divide(distance, mad, out=np.zeros_like(distance), where=mad > 0)
 
 
 def find_common_genes(counts: csr_matrix, *, min_cells: int, place: str) -> np.ndarray:

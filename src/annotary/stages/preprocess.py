@@ -13,7 +13,7 @@ from annotary.data.atomic import make_folder, replacing
 from annotary.data.dataset import FILE_NAME, Dataset, DatasetRecord, hash_dataset_cells, write_dataset
 from annotary.data.formats import convert_to_h5ad
 from annotary.data.genes import detect_id_type
-from annotary.data.labels import drop_rare_labels, encode_labels
+from annotary.data.labels import count_rare_labels, encode_labels
 from annotary.data.source import Columns, LabelledCounts, name_columns, read_labelled_counts
 from annotary.data.splits import hash_split, split_by_group, split_stratified
 from annotary.errors import ConfigError, CountsError
@@ -22,7 +22,7 @@ from annotary.log import say, warn
 from annotary.quality import doublets
 from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import hash_panel
-from annotary.quality.qc import find_common_genes, find_good_cells
+from annotary.quality.qc import QualityThresholds, find_common_genes, judge_cells, measure_pct_mito
 from annotary.tracking import StageRun, stage_run, to_json
 
 _DOUBLET_RATE_WARNING = 0.2
@@ -56,18 +56,19 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
     with stage_run("preprocess", config) as run:
         output = make_folder(Path(config.output))
         cells, columns, path = _read(config, output)
-        steps = {"cells_read": cells.n_read, "cells_labelled": len(cells.cell_ids)}
-        if len(cells.cell_ids) < cells.n_read:
-            warn(f"left out {cells.n_read - len(cells.cell_ids)} cells without a label")
-        cells = cells.take_cells(
-            find_good_cells(cells.n_genes, min_genes=config.min_genes, place=cells.place)
-        )
+        steps = {"cells_read": cells.n_read}
+        removed: list[pd.DataFrame] = []
+        cells = _leave_out(cells, np.where(cells.labels.isna(), "no label", ""), removed)
+        steps["cells_labelled"] = len(cells.cell_ids)
+        cells = _leave_out(cells, _judge(cells, config), removed)
         steps["cells_after_qc"] = len(cells.cell_ids)
         if config.doublets == "solo":
-            cells = _remove_doublets(cells, config, run)
+            cells, is_doublet = _call_doublets(cells, config, run)
+            cells = _leave_out(cells, np.where(is_doublet, "doublet (SOLO)", ""), removed)
         steps["cells_after_doublets"] = len(cells.cell_ids)
-        cells = _drop_rare(cells, config.min_cells_per_label)
+        cells = _leave_out(cells, _find_rare(cells, config.min_cells_per_label), removed)
         steps["cells_kept"] = len(cells.cell_ids)
+        run.log_table(pd.concat(removed), "removed_cells", index=False)
         steps["genes_read"] = len(cells.gene_ids)
         cells = cells.take_genes(
             find_common_genes(cells.counts, min_cells=config.min_cells, place=cells.place)
@@ -104,12 +105,35 @@ def _read(config: PreprocessConfig, output: Path) -> tuple[LabelledCounts, Colum
     return cells, columns, path
 
 
-def _drop_rare(cells: LabelledCounts, min_cells: int) -> LabelledCounts:
-    """Leave out, and report, cells of labels that few cells have."""
-    labels, dropped = drop_rare_labels(cells.labels, min_cells=min_cells)
-    for name, size in dropped.items():
-        warn(f"left out {size} cells of {name!r}: fewer than {min_cells} of this label")
-    return cells.take_cells(labels.notna().to_numpy())
+def _leave_out(cells: LabelledCounts, reasons: np.ndarray, removed: list[pd.DataFrame]) -> LabelledCounts:
+    """Leave out the cells that have a reason, ``(n_cells,)``, and note it in ``removed``."""
+    bad = reasons != ""
+    table = pd.DataFrame(
+        {"cell_id": cells.cell_ids[bad], "label": cells.labels[bad].to_numpy(), "reason": reasons[bad]}
+    )
+    removed.append(table)
+    for reason, size in table["reason"].value_counts().items():
+        say(f"left out {size} cells: {reason}")
+    return cells.take_cells(~bad)
+
+
+def _judge(cells: LabelledCounts, config: PreprocessConfig) -> np.ndarray:
+    """Say what is wrong with the quality of each cell, ``(n_cells,)``."""
+    thresholds = QualityThresholds(
+        min_genes=config.min_genes,
+        min_counts=config.min_counts,
+        max_pct_mito=config.max_pct_mito,
+        n_mads=config.n_mads,
+    )
+    pct_mito = measure_pct_mito(cells.counts, cells.gene_ids)
+    return judge_cells(cells.n_genes, cells.depth, pct_mito, thresholds=thresholds, place=cells.place)
+
+
+def _find_rare(cells: LabelledCounts, min_cells: int) -> np.ndarray:
+    """Say which cells have a label that few cells have, ``(n_cells,)``."""
+    rare = count_rare_labels(cells.labels, min_cells=min_cells)
+    reasons = {name: f"{name!r} has {size} cells, fewer than {min_cells}" for name, size in rare.items()}
+    return np.array([reasons.get(label, "") for label in cells.labels], dtype=object)
 
 
 def _write_embedded(folder: Path) -> Path:
@@ -120,11 +144,13 @@ def _write_embedded(folder: Path) -> Path:
     return path
 
 
-def _remove_doublets(cells: LabelledCounts, config: PreprocessConfig, run: StageRun) -> LabelledCounts:
-    """Remove SOLO's doublets; those that stay keep their probability."""
+def _call_doublets(
+    cells: LabelledCounts, config: PreprocessConfig, run: StageRun
+) -> tuple[LabelledCounts, np.ndarray]:
+    """Give each cell SOLO's probability, and say which cells are doublets, ``(n_cells,)``."""
     if len(cells.cell_ids) < doublets.MIN_CELLS:
         warn(f"{cells.place}: {len(cells.cell_ids)} cells are too few for SOLO; no doublet is removed")
-        return cells
+        return cells, np.zeros(len(cells.cell_ids), dtype=bool)
     calls = doublets.call_doublets(cells.counts, max_epochs=config.doublet_epochs, seed=config.seed)
     rate = float(calls.is_doublet.mean())
     run.log_metrics({"doublet_rate": rate})
@@ -150,8 +176,7 @@ def _remove_doublets(cells: LabelledCounts, config: PreprocessConfig, run: Stage
         )
     if rate > _DOUBLET_RATE_WARNING:
         warn(f"SOLO calls {rate:.0%} of the cells doublets; more than 20 % is seldom right")
-    called = replace(cells, doublet_probability=calls.probability)
-    return called.take_cells(~calls.is_doublet)
+    return replace(cells, doublet_probability=calls.probability), calls.is_doublet
 
 
 def _make_dataset(cells: LabelledCounts, config: PreprocessConfig, columns: Columns) -> Dataset:
