@@ -1,5 +1,7 @@
 """One family of errors: each names the place, what it needs, what was found, and the remedy."""
 
+_LONGEST_SUMMARY = 200
+
 
 class AnnotaryError(Exception):
     """An error for a person to read: one line, no traceback.
@@ -55,3 +57,9 @@ class BundleError(AnnotaryError):
 
 class RegistryError(AnnotaryError):
     """A run, model, version or alias is not there."""
+
+
+def summarize(error: Exception) -> str:
+    """Give the first line of another library's error, or its type where it says nothing."""
+    lines = str(error).splitlines()
+    return lines[0][:_LONGEST_SUMMARY] if lines else type(error).__name__

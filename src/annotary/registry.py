@@ -3,6 +3,7 @@
 import contextlib
 import io
 import shutil
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 import annotary
 from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
-from annotary.errors import RegistryError
+from annotary.errors import RegistryError, summarize
 from annotary.models.bundle import Bundle, save_bundle
 from annotary.tracking import (
     DATASET_HASH_TAG,
@@ -26,7 +27,6 @@ from annotary.tracking import (
     PANEL_HASH_TAG,
     SPLIT_HASH_TAG,
     VERSION_TAG,
-    temporary_folder,
 )
 
 _BASE_REQUIREMENTS = ("mlflow", "anndata", "h5py", "numpy", "pandas", "safetensors", "scipy", "tqdm")
@@ -91,7 +91,8 @@ def log_bundle(bundle: Bundle) -> Candidate:
     -------
     The logged model, tagged with its kind and hashes.
     """
-    with temporary_folder() as folder:
+    with tempfile.TemporaryDirectory(prefix="annotary-") as name:
+        folder = Path(name)
         save_bundle(bundle, folder / pyfunc.BUNDLE_ARTIFACT)
         code = folder / "code" / "annotary"
         shutil.copytree(
@@ -182,7 +183,7 @@ def load(uri: str) -> Bundle:
         raise RegistryError(
             uri,
             expected="to be a model that annotary registered, with all its files",
-            found=str(error).splitlines()[0][:200],
+            found=summarize(error),
             remedy="Check that its artifact store can be reached.",
         ) from error
     return bundle
@@ -226,7 +227,7 @@ def get_version(name: str, number: str) -> RegisteredVersion:
         raise RegistryError(
             f"models:/{name}/{number}",
             expected="to be a version of a registered model",
-            found=str(error).splitlines()[0][:200],
+            found=summarize(error),
             remedy="Look up its number in MLflow's UI.",
         ) from error
     return RegisteredVersion(

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import tempfile
 import time
 import traceback
 import warnings
@@ -25,7 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from annotary import __version__
 from annotary.config import StageConfig
 from annotary.data.dataset import Dataset, DatasetRecord
-from annotary.errors import AnnotaryError, InputFileError, RegistryError
+from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.paths import is_remote
 
 STAGE_TAG = "annotary.stage"
@@ -66,7 +65,7 @@ def connect() -> None:
         raise RegistryError(
             f"tracking store {address}",
             expected="to answer",
-            found=str(error).splitlines()[0][:200],
+            found=summarize(error),
             remedy="Check MLFLOW_TRACKING_URI, and that the server or its disk is there.",
         ) from error
 
@@ -221,7 +220,7 @@ def fetch(address: str) -> Path:
         raise InputFileError(
             address,
             expected="to be an artifact of the tracking store",
-            found=str(error).splitlines()[0][:200],
+            found=summarize(error),
             remedy=f"Check the address and MLFLOW_TRACKING_URI (now {mlflow.get_tracking_uri()}).",
         ) from error
 
@@ -232,13 +231,6 @@ def describe_ui() -> str:
     if address.startswith("http"):
         return address
     return f"mlflow ui --backend-store-uri {address}    then open http://127.0.0.1:5000"
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Give a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="annotary-") as folder:
-        yield Path(folder)
 
 
 def to_json(values: dict[str, object]) -> str:

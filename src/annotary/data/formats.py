@@ -15,6 +15,7 @@ import scanpy
 from scipy.sparse import csr_matrix
 
 from annotary.data.atomic import replacing
+from annotary.data.h5ad import describe_damage
 from annotary.errors import InputFileError
 
 _READERS_RAISE = (
@@ -63,13 +64,7 @@ def convert_to_h5ad(path: Path, folder: Path, *, allow_pickle: bool = False) -> 
         except _READERS_RAISE as error:
             if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
                 raise
-            reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-            raise InputFileError(
-                path,
-                expected=f"to be a whole {_describe(path)}",
-                found=f"an unreadable one ({reason})",
-                remedy="Copy or write it again; it may have been cut short.",
-            ) from error
+            raise describe_damage(path, error, kind=_describe(path)) from error
     return target
 
 

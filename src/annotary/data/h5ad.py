@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from annotary import keys
 from annotary.data.counts import validate_counts
-from annotary.errors import CountsError, InputFileError
+from annotary.errors import CountsError, InputFileError, summarize
 
 _PROBE_CELLS = 64
 
@@ -86,7 +86,7 @@ class CountsFile:
             rows = csr_matrix(self._matrix[start:stop])
             rows.check_format(full_check=True)  # indices of a damaged file may point anywhere
         except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise _damaged(self.path, error) from error
+            raise describe_damage(self.path, error) from error
         return rows if self._is_gene.all() else rows[:, self._is_gene]
 
 
@@ -163,7 +163,7 @@ def _open_hdf5(path: Path, shown_as: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise _damaged(shown_as, error) from error
+        raise describe_damage(shown_as, error) from error
     with file:
         for name in ("obs", "var"):
             if name not in file:
@@ -202,7 +202,7 @@ def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_add
             matrix = csr_matrix(matrix.to_memory())  # CSC on disk has no cheap rows
         shape = tuple(matrix.shape)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
+        raise describe_damage(path, error) from error
     if shape != (len(obs), len(var)):
         raise InputFileError(
             f"{path}: {name}",
@@ -238,12 +238,11 @@ def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_add
     )
 
 
-def _damaged(path: Path, error: Exception) -> InputFileError:
-    """Describe a file that HDF5 or anndata cannot read."""
-    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+def describe_damage(path: Path, error: Exception, *, kind: str = "h5ad file") -> InputFileError:
+    """Describe a file that its reader cannot read."""
     return InputFileError(
         path,
-        expected="to be a whole h5ad file",
-        found=f"an unreadable one ({reason})",
+        expected=f"to be a whole {kind}",
+        found=f"an unreadable one ({summarize(error)})",
         remedy="Copy or write it again; it may have been cut short.",
     )

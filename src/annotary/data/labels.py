@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from annotary.errors import LabelError
+from annotary.errors import LabelError, summarize
 
 MIN_CELLS_PER_LABEL = 3
 """One cell for each side of a split."""
@@ -91,7 +91,7 @@ def read_label_table(path: Path, cell_ids: pd.Index, label_key: str) -> pd.Serie
         raise LabelError(
             path,
             expected="to be a csv or tsv table of barcodes and labels",
-            found=str(error).splitlines()[0][:160],
+            found=summarize(error),
             remedy="Name another table with --labels.",
         ) from error
     table.index = table.index.astype(str)

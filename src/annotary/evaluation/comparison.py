@@ -30,7 +30,7 @@ class Verdict:
 
 def annotate_cells(bundle: Bundle, dataset: Dataset, cells: LabelledCells, *, device: str) -> Annotation:
     """Annotate cells of a dataset."""
-    return bundle.annotate(cells.counts, dataset.var.index, depth=cells.depth, device=device)
+    return bundle.annotate_checked(cells.counts, dataset.var.index, depth=cells.depth, device=device)
 
 
 def evaluate_bundle(bundle: Bundle, dataset: Dataset, cells: LabelledCells, *, device: str) -> Evaluation:

@@ -151,6 +151,21 @@ class Bundle:
         cell_ids = pd.RangeIndex(counts.shape[0])
         validate_counts(counts, place="counts", cell_ids=cell_ids, gene_ids=gene_ids)
         check_overlap(gene_ids, self.spec.panel, min_overlap=self.spec.min_overlap, place="counts")
+        return self.annotate_checked(counts, gene_ids, depth=depth, device=device)
+
+    def annotate_checked(
+        self,
+        counts: csr_matrix,
+        gene_ids: pd.Index,
+        *,
+        depth: np.ndarray | None = None,
+        device: str = "auto",
+    ) -> Annotation:
+        """Annotate counts that were validated, and genes that were matched, where they were read.
+
+        Parameters and result are those of :meth:`annotate`; a file's chunks go this way,
+        so that nothing is checked twice.
+        """
         cells = self.spec.prepare(counts, gene_ids, depth=depth)
         return Annotation(
             probabilities=self.model.predict_proba(cells, device=device),

@@ -95,7 +95,7 @@ def annotate_file(
             for start, counts in counts_file.iter_chunks(chunk_size):
                 rows = slice(start, start + counts.shape[0])
                 parts.append(
-                    bundle.annotate(
+                    bundle.annotate_checked(
                         counts, gene_ids, depth=None if depth is None else depth[rows], device=device
                     )
                 )

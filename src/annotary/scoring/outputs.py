@@ -174,10 +174,3 @@ def read_record(path: Path) -> dict[str, object]:
     with h5py.File(path, "r") as file:
         record: dict[str, object] = anndata.io.read_elem(file["uns"][keys.RECORD])
     return record
-
-
-def read_annotation(path: Path) -> pd.DataFrame:
-    """Read ``predicted_labels`` and ``conf_score`` of an annotated file, ``(n_cells, 2)``."""
-    with h5py.File(path, "r") as file:
-        obs: pd.DataFrame = anndata.io.read_elem(file["obs"])
-    return obs[[keys.PREDICTED_LABELS, keys.CONF_SCORE]]

@@ -1,14 +1,17 @@
 """baselines: tune logistic regression and random forest, log the best of each."""
 
+import numpy as np
 import pandas as pd
 
 from annotary import keys
 from annotary.config import BaselinesConfig
-from annotary.data.dataset import Dataset, LabelledCells, read_dataset
+from annotary.data.dataset import read_dataset
 from annotary.evaluation.figures import draw_trials
 from annotary.log import say
-from annotary.models.baselines import BASELINES, Baseline
+from annotary.models.base import Annotator
+from annotary.models.baselines import BASELINES, Baseline, Params
 from annotary.models.tuning import TrialRecord, fit_best, tune
+from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import make_bundle, make_spec
 from annotary.tracking import StageRun, fetch, log_trial, stage_run
@@ -21,15 +24,26 @@ def baselines(config: BaselinesConfig) -> list[Candidate]:
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
         seen = dataset.take(keys.TRAIN, keys.VALIDATION)
-        return [_train(baseline, dataset, seen, config, run) for baseline in BASELINES.values()]
+        spec = make_spec(dataset)
+        cells = spec.prepare(seen.counts, dataset.var.index, depth=seen.depth)
+        candidates = []
+        for baseline in BASELINES.values():
+            model, best_params = _train(baseline, cells, seen.codes, spec.target_sum, config, run)
+            settings = config.model_dump() | {"best_params": best_params}
+            bundle = make_bundle(model, spec, dataset, run_id=run.run_id, settings=settings)
+            candidates.append(log_bundle(bundle))
+        return candidates
 
 
 def _train(
-    baseline: Baseline, dataset: Dataset, seen: LabelledCells, config: BaselinesConfig, run: StageRun
-) -> Candidate:
-    """Tune one baseline and log its best."""
-    spec = make_spec(dataset)
-    cells = spec.prepare(seen.counts, dataset.var.index, depth=seen.depth)
+    baseline: Baseline,
+    cells: PreparedCells,
+    codes: np.ndarray,
+    target_sum: float,
+    config: BaselinesConfig,
+    run: StageRun,
+) -> tuple[Annotator, Params]:
+    """Tune one baseline and refit its best; return it with its hyperparameters."""
 
     def log(trial: TrialRecord) -> None:
         log_trial(
@@ -43,20 +57,17 @@ def _train(
     tuned = tune(
         baseline,
         cells,
-        seen.codes,
+        codes,
         n_trials=config.n_trials,
         n_folds=config.n_folds,
         seed=config.seed,
-        target_sum=spec.target_sum,
+        target_sum=target_sum,
         on_trial=log,
     )
     _record(run, baseline.kind, tuned.trials)
     say(f"{baseline.kind}: macro-F1 {tuned.best_score:.3f} over folds with {tuned.best_params}")
-    model = fit_best(
-        baseline, cells, seen.codes, tuned.best_params, seed=config.seed, target_sum=spec.target_sum
-    )
-    settings = config.model_dump() | {"best_params": tuned.best_params}
-    return log_bundle(make_bundle(model, spec, dataset, run_id=run.run_id, settings=settings))
+    model = fit_best(baseline, cells, codes, tuned.best_params, seed=config.seed, target_sum=target_sum)
+    return model, tuned.best_params
 
 
 def _record(run: StageRun, kind: str, trials: list[TrialRecord]) -> None:

@@ -1,5 +1,7 @@
 """What training stages share: a model's input spec and its bundle."""
 
+import numpy as np
+
 from annotary import __version__, keys
 from annotary.data.counts import count_genes_per_cell
 from annotary.data.dataset import Dataset
@@ -26,7 +28,7 @@ def make_bundle(
     model: Annotator, spec: InputSpec, dataset: Dataset, *, run_id: str, settings: dict[str, object]
 ) -> Bundle:
     """Put a trained model together with what scoring needs and what it was made from."""
-    seen = dataset.take(keys.TRAIN, keys.VALIDATION)
+    seen = dataset.obs[dataset.obs[keys.SPLIT] != keys.TEST]
     return Bundle(
         model=model,
         spec=spec,
@@ -38,5 +40,5 @@ def make_bundle(
             config=to_json(settings),
             package_version=__version__,
         ),
-        seen_cells=hash_cell_ids(seen.cell_ids, seen.depth),
+        seen_cells=hash_cell_ids(seen.index, seen[keys.DEPTH].to_numpy(dtype=np.float64)),
     )

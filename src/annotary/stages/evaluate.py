@@ -76,13 +76,14 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="testing")
         test_cells = dataset.take(keys.TEST)
+        logged = LoggedDataset(dataset, path)
         evaluated = []
         for candidate in track(_list_candidates(config, dataset), "evaluating", unit="model"):
             annotation = annotate_cells(load(candidate.uri), dataset, test_cells, device=config.device)
             evaluation = evaluate_predictions(
                 test_cells.codes, annotation.probabilities, dataset.record.label_names
             )
-            log_model_metrics(candidate, evaluation.metrics, LoggedDataset(dataset, path))
+            log_model_metrics(candidate, evaluation.metrics, logged)
             version = _register(candidate, evaluation, dataset, config)
             evaluated.append(Evaluated(candidate, evaluation, annotation, version))
         evaluated.sort(key=lambda one: one.score, reverse=True)
