@@ -26,15 +26,23 @@ from annotary.stages.promote import DECISION_TAG, promote, refuse_other_cells
 NAME = "cell-annotator"
 
 
-def train_on(folder, *, seed: int, n_cells: int = 240) -> list:
-    """Train and register two versions on simulated cells; the best is challenger."""
-    source = write_cells(folder / f"cells{seed}.h5ad", n_cells=n_cells, seed=seed)
+def preprocess_file(source, output, *, seed: int = 42):
     config = PreprocessConfig(
-        input=str(source), output=str(folder / f"out{seed}"), doublets="none", min_genes=20, n_top_genes=60
+        input=str(source), output=str(output), doublets="none", min_genes=20, n_top_genes=60, seed=seed
     )
-    dataset = preprocess(config).address
+    return preprocess(config)
+
+
+def train(dataset: str) -> list:
+    """Train and register two versions; the best is challenger."""
     baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
     return evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+
+
+def train_on(folder, *, seed: int) -> list:
+    """Train on cells simulated by a seed of their own."""
+    source = write_cells(folder / f"cells{seed}.h5ad", seed=seed)
+    return train(preprocess_file(source, folder / f"out{seed}").address)
 
 
 @pytest.fixture
@@ -114,25 +122,15 @@ def test_a_champion_measured_on_other_cells_is_scored_again(evaluated, store):
     assert "(48 that the champion has not seen)" in reason
 
 
-def split_again(evaluated, store, *, seed: int) -> None:
+def split_again(store, *, seed: int) -> None:
     """Train on the champion's cells, split by another seed."""
-    config = PreprocessConfig(
-        input=str(store / "cells0.h5ad"),
-        output=str(store / "again"),
-        doublets="none",
-        min_genes=20,
-        n_top_genes=60,
-        seed=seed,
-    )
-    dataset = preprocess(config).address
-    baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
-    evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+    train(preprocess_file(store / "cells0.h5ad", store / "again", seed=seed).address)
 
 
 def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, store, monkeypatch):
     monkeypatch.setattr(stage, "_LEAST_UNSEEN", 5)
     promote(PromoteConfig())
-    split_again(evaluated, store, seed=7)
+    split_again(store, seed=7)
     reason = promote(PromoteConfig(device="cpu")).verdict.reason
     n_unseen = int(re.search(r"\((\d+) that the champion has not seen\)", reason)[1])
     assert 5 <= n_unseen < 25, "a fifth of 48 test cells are test cells of both"
@@ -140,7 +138,7 @@ def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, store, m
 
 def test_too_few_unseen_cells_keep_the_champion(evaluated, store):
     promote(PromoteConfig())
-    split_again(evaluated, store, seed=7)
+    split_again(store, seed=7)
     done = promote(PromoteConfig(device="cpu"))
     assert not done.verdict.promote
     assert "the champion has seen all but" in done.verdict.reason
@@ -151,18 +149,10 @@ def test_a_champion_for_other_labels_is_no_rival(evaluated, store):
     other = simulate_cells(seed=1)
     other.obs["cell_type"] = "other " + other.obs["cell_type"].astype(str)
     other.write_h5ad(store / "other.h5ad")
-    config = PreprocessConfig(
-        input=str(store / "other.h5ad"),
-        output=str(store / "o"),
-        doublets="none",
-        min_genes=20,
-        n_top_genes=60,
-    )
-    dataset = preprocess(config)
+    dataset = preprocess_file(store / "other.h5ad", store / "o")
     with pytest.raises(RegistryError, match=r"a champion for the same kind of cells.*--model-name"):
         refuse_other_cells(NAME, read_dataset(dataset.path))
-    baselines(BaselinesConfig(dataset=dataset.address, n_trials=1, n_folds=2))
-    evaluate(EvaluateConfig(dataset=dataset.address, device="cpu"))
+    train(dataset.address)
     champion = find_alias(NAME, CHAMPION).number
     with pytest.raises(RegistryError, match=r"a champion for the same kind of cells.*--model-name"):
         promote(PromoteConfig(device="cpu"))
