@@ -28,7 +28,7 @@ ALLOWED = {
 ONLY_IN = {
     "mlflow": {"tracking", "registry", "pyfunc"},
     "torch": {"models/transformer"},
-    "scvi": {"quality/doublets"},
+    "scvi": {"quality/solo"},
     "optuna": {"models/tuning", "models/baselines"},
     "click": {"cli"},
 }

@@ -13,9 +13,10 @@ from pydantic.fields import FieldInfo
 from annotary import __version__, config
 from annotary.errors import AnnotaryError
 from annotary.log import show_messages
-from annotary.paths import resolve_path
+from annotary.paths import resolve_path, resolve_paths
 
-_PATHS = ("input", "output", "dataset", "labels")
+_PATHS = ("output", "dataset", "labels")
+_PATH_LISTS = ("input",)
 _TERMINATED = 143
 
 Command = Callable[[Any], None]
@@ -76,6 +77,9 @@ def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Com
             for key in _PATHS:
                 if key in values:
                     values[key] = resolve_path(values[key])
+            for key in _PATH_LISTS:
+                if key in values:
+                    values[key] = resolve_paths(values[key])
             function(options.from_options(values))
 
         params: list[click.Parameter] = [

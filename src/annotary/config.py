@@ -114,8 +114,8 @@ class LabelledInput(StageConfig):
 
     input: str = Field(
         "",
-        description="h5ad, h5ad.gz, 10x h5, 10x matrix folder, zarr or npy; "
-        "empty takes the embedded pbmc68k_reduced data.",
+        description="h5ad, h5ad.gz, 10x h5, 10x matrix folder, zarr or npy; a folder of them, or several "
+        "separated by commas; empty takes the embedded pbmc68k_reduced data.",
     )
     output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the files that are written.")
     label_key: str = Field(
@@ -135,6 +135,11 @@ class PromotionOptions(StageConfig):
 class QualityOptions(StageConfig):
     """What preprocess removes, and which genes it keeps."""
 
+    preset: Literal["", "seed"] = Field(
+        "",
+        description="seed repeats the notebook that this began with: doublets before quality, its thresholds,"
+        " panel chosen on all cells; test cells then have a say in the panel, runs are tagged leaky=true.",
+    )
     labels: str = Field(
         "", description="csv or tsv table with barcodes and labels; empty takes the labels from obs."
     )
@@ -158,18 +163,34 @@ class QualityOptions(StageConfig):
         0, ge=0, description="Cells more MADs from the median (counts, genes, mito) are removed; 0 for none."
     )
     min_cells: int = Field(10, ge=0, description="Genes expressed in fewer cells are removed.")
-    doublets: Literal["solo", "none"] = Field("solo", description="Doublet caller.")
+    doublets: Literal["solo", "scrublet", "none"] = Field(
+        "solo", description="Doublet caller; each lane is called alone."
+    )
+    lane_key: str = Field(
+        "", description="obs column with the lane (10x run) of each cell; empty takes each file as one lane."
+    )
     doublet_epochs: int = Field(
         0, ge=0, description="Epochs of each of SOLO's two networks; 0 takes enough for the number of cells."
     )
-    split: Literal["stratified", "group"] = Field(
-        "stratified", description="Sides by cell within each label, or by whole groups of cells."
+    reuse: bool = Field(
+        True, description="Take the doublet-free cells of an earlier run with the same inputs and settings."
+    )
+    split: Literal["stratified", "group", "cluster"] = Field(
+        "stratified",
+        description="Sides by cell within each label, by whole groups, or by clusters of similar cells.",
     )
     group_key: str = Field(
-        "", description="obs column with the donor or batch that stays on one side; for --split group."
+        "",
+        description="obs column with the donor or batch that stays on one side, or source (the file).",
+    )
+    cluster_resolution: float = Field(
+        20.0, gt=0, description="Leiden resolution of --split cluster; the higher, the smaller the clusters."
     )
     val_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the validation cells.")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the test cells.")
+    n_folds: int = Field(
+        3, ge=2, le=20, description="Cross-validation folds of the training and validation cells."
+    )
     panel_method: Literal["seurat", "seurat_v3", "cell_ranger", "f_test"] = Field(
         "seurat",
         description="How training cells choose the gene panel: variability, or f_test between labels.",
@@ -181,9 +202,6 @@ class TuningOptions(StageConfig):
     """How the baselines are tuned."""
 
     n_trials: int = Field(8, ge=1, description="Optuna trials of each baseline.")
-    n_folds: int = Field(
-        3, ge=2, le=20, description="Cross-validation folds of a trial, on training and validation cells."
-    )
 
 
 class NetworkOptions(StageConfig):

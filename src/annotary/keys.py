@@ -3,9 +3,14 @@
 # obs of a dataset file, made by `preprocess`
 LABEL = "label"
 SPLIT = "split"
+FOLD = "fold"
+SOURCE = "source"
 GROUP = "group"
+LANE = "lane"
 DEPTH = "total_counts"
-N_GENES = "n_genes"
+N_GENES = "n_genes_by_counts"
+PCT_MITO = "pct_counts_mt"
+DOUBLET = "doublet"
 DOUBLET_PROBABILITY = "doublet_probability"
 
 # var of a dataset file

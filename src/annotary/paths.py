@@ -21,6 +21,14 @@ def resolve_path(text: str) -> str:
     return str((find_caller_folder() / Path(text).expanduser()).resolve())
 
 
+def resolve_paths(text: str) -> str:
+    """Make the paths of a comma-separated list absolute; a path that exists as it stands is one."""
+    whole = resolve_path(text)
+    if "," not in text or Path(whole).exists():
+        return whole
+    return ",".join(resolve_path(part.strip()) for part in text.split(",") if part.strip())
+
+
 def find_caller_folder() -> Path:
     """Find the folder in which the command was typed.
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import tempfile
 import time
 import traceback
 import warnings
@@ -23,7 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from annotary import __version__
 from annotary.config import StageConfig
-from annotary.data.dataset import Dataset, DatasetRecord
+from annotary.data.dataset import DatasetRecord, DatasetTables
 from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.paths import is_remote
 
@@ -36,6 +37,7 @@ DATASET_HASH_TAG = "annotary.dataset_hash"
 COUNTS_HASH_TAG = "annotary.counts_hash"
 SPLIT_HASH_TAG = "annotary.split_hash"
 PANEL_HASH_TAG = "annotary.panel_hash"
+LEAKY_TAG = "leaky"
 
 _SQLITE = "sqlite:///"
 _DIGEST_LENGTH = 36
@@ -73,7 +75,7 @@ def connect() -> None:
 class LoggedDataset(MetaDataset):
     """A dataset file as MLflow shows it; its digest is the start of its content hash."""
 
-    def __init__(self, dataset: Dataset, path: Path) -> None:
+    def __init__(self, dataset: DatasetTables, path: Path) -> None:
         self._dataset = dataset
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow registers the local file source twice, and says so
@@ -88,8 +90,8 @@ class LoggedDataset(MetaDataset):
     def profile(self) -> dict[str, int]:
         """Size of the dataset."""
         return {
-            "n_cells": self._dataset.counts.shape[0],
-            "n_genes": self._dataset.counts.shape[1],
+            "n_cells": len(self._dataset.obs),
+            "n_genes": len(self._dataset.var),
             "n_panel": len(self._dataset.panel),
             "n_labels": len(self._dataset.record.label_names),
         }
@@ -119,6 +121,21 @@ class StageRun:
         """Log a figure as ``figures/NAME.png``."""
         mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
 
+    def log_picture(self, picture: bytes, name: str) -> None:
+        """Log a PNG as ``figures/NAME.png``."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.png"
+            path.write_bytes(picture)
+            mlflow.log_artifact(str(path), "figures")
+
+    def log_text(self, text: str, name: str) -> None:
+        """Log a text file."""
+        mlflow.log_text(text, name)
+
+    def log_folder(self, folder: Path) -> None:
+        """Log a folder with its files, under its name."""
+        mlflow.log_artifacts(str(folder), folder.name)
+
     def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
         """Log a table as ``tables/NAME.csv``."""
         mlflow.log_text(table.to_csv(index=index), f"tables/{name}.csv")
@@ -128,7 +145,7 @@ class StageRun:
         mlflow.log_artifact(str(path), folder)
         return f"runs:/{self.run_id}/{folder}/{path.name}"
 
-    def log_dataset(self, dataset: Dataset, path: Path, *, context: str) -> None:
+    def log_dataset(self, dataset: DatasetTables, path: Path, *, context: str) -> None:
         """Record which dataset the run used."""
         mlflow.log_input(LoggedDataset(dataset, path), context=context)
         self.set_tags(describe_dataset(dataset.record))
@@ -196,7 +213,20 @@ def describe_dataset(record: DatasetRecord) -> dict[str, str]:
         COUNTS_HASH_TAG: record.counts_hash,
         SPLIT_HASH_TAG: record.split_hash,
         PANEL_HASH_TAG: record.panel_hash,
+        LEAKY_TAG: str(record.leaky).lower(),
     }
+
+
+def find_run(near: StageRun, tag: str, value: str) -> str | None:
+    """Find the newest finished run with a tag in another run's experiment, by its id."""
+    client = mlflow.MlflowClient()
+    runs = client.search_runs(
+        [client.get_run(near.run_id).info.experiment_id],
+        filter_string=f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return runs[0].info.run_id if runs else None
 
 
 def fetch(address: str) -> Path:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import anndata
 import h5py
@@ -8,10 +9,17 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from annotary import keys
-from annotary.data.dataset import Dataset, DatasetRecord, hash_dataset_cells, read_dataset, write_dataset
+from annotary.data.dataset import (
+    Dataset,
+    DatasetRecord,
+    hash_dataset_cells,
+    read_dataset,
+    reread_cells,
+    write_dataset,
+)
 from annotary.data.hashing import hash_strings
 from annotary.data.splits import hash_split
-from annotary.errors import InputFileError
+from annotary.errors import InputFileError, OutputError
 
 N_CELLS, N_GENES = 24, 10
 
@@ -23,6 +31,7 @@ def make_dataset():
         {
             keys.LABEL: rng.permutation(["B", "NK", "T"] * (N_CELLS // 3)),
             keys.SPLIT: [*keys.SIDES] * (N_CELLS // 3),
+            keys.FOLD: [0, 1, -1] * (N_CELLS // 3),
             keys.DEPTH: np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel() + 3,
             keys.N_GENES: np.diff(counts.indptr),
         },
@@ -38,8 +47,9 @@ def make_dataset():
         label_names=("B", "NK", "T"),
         id_type="symbol",
         counts_hash=hash_dataset_cells(counts, obs, var.index),
-        split_hash=hash_split(obs.index, obs[keys.SPLIT].to_numpy(dtype=object)),
+        split_hash=hash_split(obs.index, obs[keys.SPLIT].to_numpy(dtype=object), obs[keys.FOLD].to_numpy()),
         panel_hash=hash_strings(var.index[in_panel].sort_values()),
+        leaky=False,
         config="{}",
         package_version="0",
     )
@@ -54,8 +64,15 @@ def dataset():
 @pytest.fixture
 def path(dataset, tmp_path):
     path = tmp_path / "dataset.h5ad"
-    write_dataset(dataset, path)
+    write(dataset, path)
     return path
+
+
+def write(dataset, path, chunk_size=7):
+    chunks = (dataset.counts[start : start + chunk_size] for start in range(0, N_CELLS, chunk_size))
+    return write_dataset(
+        path, chunks, dataset.obs, dataset.var, lambda found: replace(dataset.record, counts_hash=found)
+    )
 
 
 def test_dataset_survives_its_file(dataset, path):
@@ -77,7 +94,7 @@ def test_writing_leaves_the_dataset_untouched(dataset, path):
 
 
 def test_written_dataset_can_be_written_again(path, tmp_path):
-    write_dataset(read_dataset(path), tmp_path / "again.h5ad")
+    write(read_dataset(path), tmp_path / "again.h5ad")
     assert read_dataset(tmp_path / "again.h5ad").record == read_dataset(path).record
 
 
@@ -110,6 +127,32 @@ def test_order_of_cells_and_genes_does_not_change_the_counts_hash(dataset):
         dataset.counts[cells][:, genes], dataset.obs.iloc[cells], dataset.var.index[genes]
     )
     assert moved == dataset.record.counts_hash
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, N_CELLS])
+def test_chunk_size_changes_neither_hash_nor_file(dataset, tmp_path, chunk_size):
+    tables = write(dataset, tmp_path / "chunks.h5ad", chunk_size)
+    assert tables.record == dataset.record
+    again = anndata.read_h5ad(tmp_path / "chunks.h5ad")
+    assert (csr_matrix(again.X) != dataset.counts).nnz == 0
+
+
+def test_a_write_that_fails_leaves_nothing(dataset, tmp_path):
+    def fail():
+        yield dataset.counts[:5]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        write_dataset(tmp_path / "full.h5ad", fail(), dataset.obs, dataset.var, lambda found: dataset.record)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_are_read_back_without_holding_them(dataset, path, tmp_path):
+    with reread_cells(path, tmp_path / "scratch") as cells:
+        assert (cells.counts.load() != dataset.counts).nnz == 0
+        assert list(cells.obs.index) == list(dataset.obs.index)
+        assert list(cells.gene_ids) == list(dataset.var.index)
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["counts_hash", "split_hash", "panel_hash"])
@@ -162,6 +205,8 @@ def test_altered_file_is_refused(path, alter, name):
         InputFileError, match=f"the {name.replace('_', ' ')} of its record.*changed after it was written"
     ):
         read_dataset(path)
+    with pytest.raises(InputFileError, match="changed after it was written"), reread_cells(path, path.parent):
+        pass
 
 
 @pytest.mark.parametrize("column", [keys.LABEL, keys.SPLIT, keys.DEPTH])
@@ -216,7 +261,7 @@ def test_h5_file_that_is_no_anndata_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "record",
-    [{"format": 99}, {}, {"model_version": "3"}, ["a"], {"format": 1}],
+    [{"format": 99}, {}, {"model_version": "3"}, ["a"], {"format": 2}],
 )
 def test_other_records_are_refused(path, record):
     adata = anndata.read_h5ad(path)

@@ -14,7 +14,8 @@ from annotary.data.genes import (
     clean_gene_ids,
     count_shared,
     detect_id_type,
-    sum_duplicate_genes,
+    find_mito_genes,
+    find_shared_genes,
 )
 from annotary.errors import GeneOverlapError
 
@@ -64,17 +65,21 @@ def test_alignment_leaves_its_input_untouched():
     assert counts.nnz == before.nnz
 
 
-def test_sum_of_duplicates_keeps_the_order_of_first_appearance():
-    counts, genes = sum_duplicate_genes(csr_matrix([[1.0, 2.0, 4.0, 8.0]]), pd.Index(["B", "A", "B", "C"]))
-    assert list(genes) == ["B", "A", "C"]
-    np.testing.assert_array_equal(counts.toarray(), [[5, 2, 8]])
+def test_shared_genes_are_those_of_all_files_once_each_in_alphabetical_order():
+    files = [pd.Index(["B", "A", "B", "C"]), pd.Index(["C", "B", "D"]), pd.Index(["E", "B", "C"])]
+    assert list(find_shared_genes(files, places=["1", "2", "3"])) == ["B", "C"]
 
 
-def test_unique_genes_are_given_back_as_they_are():
-    counts = csr_matrix([[1.0, 2.0, 4.0]])
-    same, genes = sum_duplicate_genes(counts, PANEL)
-    assert same is counts
-    assert genes is PANEL
+def test_files_that_share_too_few_genes_are_refused():
+    human = pd.Index([f"GENE{gene}" for gene in range(100)])
+    mouse = pd.Index([f"Gene{gene}" for gene in range(95)] + [f"GENE{gene}" for gene in range(5)])
+    with pytest.raises(GeneOverlapError, match=r"^mouse needs at least 10% .* of human.*found 5 of 100"):
+        find_shared_genes([human, mouse], places=["human", "mouse"])
+
+
+def test_mitochondrial_genes_are_found_in_both_spellings():
+    genes = pd.Index(["MT-CO1", "mt-Co1", "MTOR", "ND-MT-1"])
+    assert list(find_mito_genes(genes)) == [True, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,14 @@ def test_named_layer_without_counts_is_refused_though_x_has_them(path):
 
 
 def test_file_without_counts_anywhere_names_every_place(path):
-    log_expr = csr_matrix(make_dense()).log1p()
-    write(path, log_expr, raw=log_expr, layers={"counts": log_expr})
+    roots = csr_matrix(make_dense()).sqrt()
+    write(path, roots, raw=roots, layers={"counts": roots})
     with (
         pytest.raises(
             CountsError,
             match=r'in\.h5ad needs raw counts .* in layers\["counts"\] or \.raw or X; '
-            r'found 0\.693147 at cell .cell0..* in layers\["counts"\]; .* in \.raw; .* in X\. Name the',
+            r'found 1\.41421 at cell .*\(as log1p values: .*\) in layers\["counts"\]; '
+            r".* in \.raw; .* in X\. Name the",
         ),
         open_counts(path),
     ):

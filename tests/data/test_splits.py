@@ -5,13 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotary import keys
-from annotary.data.splits import hash_split, split_by_group, split_stratified
+from annotary.data.splits import (
+    assign_folds,
+    hash_split,
+    list_fold_tables,
+    make_split_table,
+    split_by_group,
+    split_stratified,
+)
 from annotary.errors import LabelError
 
 sizes = st.lists(st.integers(3, 40), min_size=2, max_size=5)
 seeds = st.integers(0, 2**32 - 1)
 # Larger fractions: see test_large_fractions_leave_cells_to_train_on.
 fractions = st.floats(0.01, 1 / 3)
+
+FOLDING = {"n_folds": 5, "seed": 42, "place": "x.h5ad"}
 
 
 def make_cells(class_sizes):
@@ -55,7 +64,8 @@ def test_order_of_cells_does_not_change_their_sides(class_sizes, seed):
     sides = split(cell_ids, codes, seed=seed)
     moved = split(cell_ids[order], codes[order], seed=seed)
     np.testing.assert_array_equal(moved, sides[order])
-    assert hash_split(cell_ids[order], moved) == hash_split(cell_ids, sides)
+    folds = assign_folds(cell_ids, codes, sides, None, **FOLDING)
+    assert hash_split(cell_ids[order], moved, folds[order]) == hash_split(cell_ids, sides, folds)
 
 
 def test_same_seed_gives_the_same_split_and_another_seed_another():
@@ -64,12 +74,15 @@ def test_same_seed_gives_the_same_split_and_another_seed_another():
     assert (split(cell_ids, codes, seed=1) != split(cell_ids, codes, seed=2)).any()
 
 
-def test_hash_changes_when_one_cell_changes_its_side():
+def test_hash_changes_when_one_cell_changes_its_side_or_fold():
     cell_ids, codes = make_cells([10, 10])
     sides = split(cell_ids, codes)
-    other = sides.copy()
+    folds = assign_folds(cell_ids, codes, sides, None, **FOLDING)
+    other, moved = sides.copy(), folds.copy()
     other[0] = keys.TEST if sides[0] != keys.TEST else keys.TRAIN
-    assert hash_split(cell_ids, other) != hash_split(cell_ids, sides)
+    moved[0] += 1
+    hashes = {hash_split(cell_ids, *columns) for columns in ((sides, folds), (other, folds), (sides, moved))}
+    assert len(hashes) == 3
 
 
 @pytest.mark.parametrize("size", range(3, 12))
@@ -127,3 +140,118 @@ def test_a_label_that_no_training_group_has_is_refused():
     own_label = np.unique(groups, return_inverse=True)[1]
     with pytest.raises(LabelError, match="each label in some training group; found 2 labels"):
         split_groups(own_label, groups)
+
+
+def test_each_side_has_a_label_that_three_groups_have():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 50)
+    for seed in range(10):
+        codes = rng.integers(2, size=600)
+        for group in rng.choice(12, size=3, replace=False):
+            codes[rng.choice(np.flatnonzero(groups == group), size=4, replace=False)] = 2
+        sides = split_groups(codes, groups, seed=seed)
+        assert set(sides[codes == 2]) == set(keys.SIDES)
+
+
+def make_sides(codes: np.ndarray, *, seed: int = 0) -> tuple[pd.Index, np.ndarray]:
+    """Cells of a stratified split, with ids in another order than that of the file."""
+    cell_ids = pd.Index([f"cell{cell}" for cell in np.random.default_rng(seed).permutation(len(codes))])
+    return cell_ids, split(cell_ids, codes, seed=seed)
+
+
+@given(class_sizes=sizes, seed=seeds, n_folds=st.integers(2, 8))
+def test_every_cell_but_those_of_the_test_side_has_a_fold_and_every_fold_every_label(
+    class_sizes, seed, n_folds
+):
+    codes = np.repeat(np.arange(len(class_sizes)), class_sizes)
+    cell_ids, sides = make_sides(codes)
+    folds = assign_folds(cell_ids, codes, sides, None, n_folds=n_folds, seed=seed, place="x.h5ad")
+    np.testing.assert_array_equal(folds == -1, sides == keys.TEST)
+    rarest = np.bincount(codes[sides != keys.TEST]).min()
+    assert set(folds) == set(range(-1, min(n_folds, rarest)))
+    for fold in range(folds.max() + 1):
+        assert set(codes[folds == fold]) == set(codes)
+
+
+@given(n_groups=st.integers(4, 20), seed=st.integers(0, 50), n_folds=st.integers(2, 8))
+def test_a_group_is_in_one_fold_and_every_label_can_be_learned_without_that_fold(n_groups, seed, n_folds):
+    codes, groups = make_groups(n_groups, seed=seed)
+    cell_ids = pd.Index([f"cell{cell}" for cell in range(len(codes))])
+    sides = split_groups(codes, groups)
+    folds = assign_folds(cell_ids, codes, sides, groups, n_folds=n_folds, seed=seed, place="x.h5ad")
+    np.testing.assert_array_equal(folds == -1, sides == keys.TEST)
+    for group in np.unique(groups):
+        assert len(set(folds[groups == group])) == 1
+    n_found = folds.max() + 1
+    assert 2 <= n_found <= min(n_folds, len(np.unique(groups[sides != keys.TEST])))
+    for fold in range(n_found):
+        assert set(codes[(folds != fold) & (folds >= 0)]) == set(codes)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_order_of_cells_does_not_change_their_folds(grouped):
+    codes, groups = make_groups(12)
+    groups = groups if grouped else None
+    cell_ids, sides = make_sides(codes)
+    if grouped:
+        sides = split_groups(codes, groups)
+    order = np.random.default_rng(1).permutation(len(codes))
+    folds = assign_folds(cell_ids, codes, sides, groups, **FOLDING)
+    moved = assign_folds(
+        cell_ids[order], codes[order], sides[order], groups[order] if grouped else None, **FOLDING
+    )
+    np.testing.assert_array_equal(moved, folds[order])
+    other = assign_folds(cell_ids, codes, sides, groups, **FOLDING | {"seed": 43})
+    assert (other != folds).any()
+
+
+def test_a_label_with_one_cell_to_learn_from_has_no_folds():
+    cell_ids, codes = make_cells([10, 2])
+    sides = np.full(12, keys.TRAIN, dtype=object)
+    sides[-1] = keys.TEST
+    with pytest.raises(
+        LabelError, match=r"at least 2 training and validation cells.*found 1 of label number 1"
+    ):
+        assign_folds(cell_ids, codes, sides, None, **FOLDING)
+
+
+def test_a_label_of_one_group_has_no_folds():
+    cell_ids, codes = make_cells([10, 10, 5])
+    groups = np.array(["a", "b"] * 10 + ["b"] * 5)
+    sides = np.full(25, keys.TRAIN, dtype=object)
+    with pytest.raises(
+        LabelError, match=r"at least 2 training and validation groups.*found 1 of label number 2"
+    ):
+        assign_folds(cell_ids, codes, sides, groups, **FOLDING)
+
+
+def test_the_table_is_in_the_order_of_the_ids():
+    table = make_split_table(
+        pd.Index(["c", "a", "b"]),
+        np.array(["train", "test", "validation"], dtype=object),
+        np.array([1, -1, 0]),
+    )
+    assert table.to_dict("list") == {
+        "cell_id": ["a", "b", "c"],
+        "side": ["test", "validation", "train"],
+        "fold": [-1, 0, 1],
+    }
+
+
+def test_fold_tables_validate_each_cell_once_and_leave_the_test_side_alone():
+    codes = np.repeat([0, 1], 30)
+    cell_ids, sides = make_sides(codes)
+    folds = assign_folds(cell_ids, codes, sides, None, **FOLDING)
+    table = make_split_table(cell_ids, sides, folds)
+    before = table.copy()
+    by_fold = list_fold_tables(table)
+    pd.testing.assert_frame_equal(table, before)
+    assert list(by_fold) == [0, 1, 2, 3, 4]
+    held_out = []
+    for fold, part in by_fold.items():
+        assert part["cell_id"].equals(table["cell_id"])
+        assert ((part["side"] == keys.TEST) == (table["side"] == keys.TEST)).all()
+        assert ((part["side"] == keys.VALIDATION) == (table["fold"] == fold)).all()
+        assert set(part["side"]) == set(keys.SIDES)
+        held_out += list(part.loc[part["side"] == keys.VALIDATION, "cell_id"])
+    assert sorted(held_out) == sorted(cell_ids[sides != keys.TEST])

@@ -1,29 +1,40 @@
 from dataclasses import replace
 
+import anndata
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from models.conformance import make_cells
 from optuna.trial import FixedTrial
+from scipy.sparse import csr_matrix
+from simulate import simulate_cells
 
-from annotary.errors import LabelError
+from annotary.data.dataset import LabelledCells
 from annotary.models.baselines import BASELINES
-from annotary.models.tuning import TrialRecord, TuningResult, fit_best, split_folds, tune
-from annotary.quality.prepare import log_normalize
+from annotary.models.folds import Fold, make_folds, split_fold
+from annotary.models.tuning import TrialRecord, TuningResult, fit_best, tune
+from annotary.quality.prepare import PreparedCells, log_normalize
 
 TARGET_SUM = 1e4
 LOGISTIC = BASELINES["logistic_regression"]
 KINDS = sorted(BASELINES)
 
 
+def split(cells: PreparedCells, codes: np.ndarray, *, n_folds: int = 2) -> list[Fold]:
+    log_expr = log_normalize(cells, target_sum=TARGET_SUM)
+    fold_of_cell = np.empty(len(codes), dtype=int)
+    for code in np.unique(codes):
+        members = np.flatnonzero(codes == code)
+        fold_of_cell[members] = np.arange(len(members)) % n_folds
+    return [split_fold(log_expr, codes, fold_of_cell == fold) for fold in range(n_folds)]
+
+
 def search(baseline=LOGISTIC, *, n_trials=4, n_folds=2, seed=0, on_trial=lambda record: None) -> TuningResult:
-    cells, codes = make_cells(90)
     return tune(
         baseline,
-        cells,
-        codes,
+        split(*make_cells(90), n_folds=n_folds),
         n_trials=n_trials,
-        n_folds=n_folds,
         seed=seed,
         target_sum=TARGET_SUM,
         on_trial=on_trial,
@@ -88,24 +99,51 @@ def test_earliest_trial_wins_a_tie():
     assert result.best_params == LOGISTIC.first_trial
 
 
-def test_folds_are_as_many_as_the_rarest_class_has_cells():
-    codes = np.repeat([0, 1], [20, 3])
-    assert len(split_folds(codes, n_folds=10, seed=0)) == 3
-    assert len(split_folds(codes, n_folds=2, seed=0)) == 2
+def label_cells(adata: anndata.AnnData, folds: np.ndarray) -> LabelledCells:
+    return LabelledCells(
+        counts=csr_matrix(adata.X),
+        depth=np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel(),
+        codes=adata.obs["cell_type"].astype("category").cat.codes.to_numpy(dtype=np.int64),
+        cell_ids=adata.obs_names,
+        folds=folds,
+    )
 
 
-def test_folds_are_disjoint_complete_and_hold_every_class():
-    codes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [40, 9, 5]))
-    folds = split_folds(codes, n_folds=5, seed=0)
-    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(len(codes)))
-    for fitted, held_out in folds:
-        assert not set(fitted) & set(held_out)
-        assert set(codes[fitted]) == set(codes[held_out]) == {0, 1, 2}
+def test_the_panel_of_a_fold_never_sees_the_cells_it_scores():
+    adata = simulate_cells()
+    folds = np.arange(adata.n_obs) % 3
+    made = make_folds(
+        label_cells(adata, folds), adata.var_names, method="f_test", n_top_genes=25, target_sum=TARGET_SUM
+    )
+    altered = adata.copy()
+    dense = altered.X.toarray()
+    dense[folds == 1] = np.random.default_rng(0).poisson(9, size=dense.shape)[folds == 1]
+    altered.X = csr_matrix(dense)
+    cells = label_cells(altered, folds)
+    again = make_folds(cells, adata.var_names, method="f_test", n_top_genes=25, target_sum=TARGET_SUM)
+    assert (made[1].fitted != again[1].fitted).nnz == 0
+    assert (made[0].fitted != again[0].fitted).nnz > 0
 
 
-def test_single_cell_of_a_class_is_refused():
-    with pytest.raises(LabelError, match=r"at least 2 .* found 1 of label number 1"):
-        split_folds(np.array([0, 0, 0, 1]), n_folds=2, seed=0)
+def test_folds_are_disjoint_and_complete():
+    adata = simulate_cells()
+    cells = label_cells(adata, np.arange(adata.n_obs) % 4)
+    for number, fold in enumerate(
+        make_folds(cells, adata.var_names, method="seurat", n_top_genes=0, target_sum=TARGET_SUM)
+    ):
+        assert fold.held_out.shape == (60, 300)
+        assert fold.fitted.shape == (180, 300)
+        np.testing.assert_array_equal(fold.held_out_codes, cells.codes[cells.folds == number])
+
+
+def test_a_panel_that_is_given_is_the_panel_of_every_fold():
+    adata = simulate_cells()
+    cells = label_cells(adata, np.arange(adata.n_obs) % 2)
+    panel = pd.Index(["GENE0007", "GENE0003"])
+    for fold in make_folds(
+        cells, adata.var_names, method="seurat", n_top_genes=9, target_sum=TARGET_SUM, panel=panel
+    ):
+        assert fold.fitted.shape[1] == 2
 
 
 def test_error_in_a_trial_ends_the_search():
@@ -146,10 +184,8 @@ def test_tuning_leaves_cells_untouched():
     before = cells.counts.copy()
     tune(
         LOGISTIC,
-        cells,
-        codes,
+        split(cells, codes),
         n_trials=1,
-        n_folds=2,
         seed=0,
         target_sum=TARGET_SUM,
         on_trial=lambda record: None,
@@ -182,10 +218,8 @@ def test_two_classes_are_tuned():
     cells, codes = make_cells(60)
     result = tune(
         LOGISTIC,
-        cells,
-        codes % 2,
+        split(cells, codes % 2),
         n_trials=1,
-        n_folds=2,
         seed=0,
         target_sum=TARGET_SUM,
         on_trial=lambda record: None,

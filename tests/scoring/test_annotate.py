@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 from scipy.sparse import csc_matrix, csr_matrix
 from simulate import LABELS, simulate_cells
 
@@ -98,9 +99,18 @@ def test_counts_are_found_beside_normalised_values(query, place):
     assert found.place.endswith('layers["counts"]' if place == "layer" else ".raw")
 
 
-def test_normalised_values_alone_are_refused(query):
+def test_normalised_values_alone_give_the_result_of_their_counts(query):
     other = query.adata.copy()
-    other.X = other.X.log1p()
+    scanpy.pp.normalize_total(other, target_sum=1e4)
+    scanpy.pp.log1p(other)
+    found = query.annotate(other)
+    assert_same(found, query.annotate())
+    assert found.place.endswith("X (log1p, counts recovered)")
+
+
+def test_values_that_give_no_counts_are_refused(query):
+    other = query.adata.copy()
+    other.X = csr_matrix(other.X).sqrt()
     with pytest.raises(CountsError, match=r"X needs non-negative integers.*--counts-layer"):
         query.annotate(other)
 

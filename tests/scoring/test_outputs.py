@@ -168,10 +168,10 @@ def test_output_names_follow_input_names(tmp_path):
 def test_inputs_of_a_folder_are_its_h5ad_files_but_no_outputs(tmp_path):
     for name in ("b.h5ad", "a.h5ad", "a.annotated.h5ad", ".annotary-x.h5ad", "notes.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in find_inputs(tmp_path)] == ["a.h5ad", "b.h5ad"]
+    assert [path.name for path in find_inputs(str(tmp_path))] == ["a.h5ad", "b.h5ad"]
 
 
 def test_a_folder_without_inputs_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputFileError, match="h5ad files to annotate; found 1 files of other kinds"):
-        find_inputs(tmp_path)
+        find_inputs(str(tmp_path))

@@ -99,7 +99,7 @@ def truncated(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (missing, "to be an h5ad file; found no such file"),
+        (missing, "to be a file that can be read; found no such file"),
         (text, "that is not HDF5"),
         (truncated, "to be a whole h5ad file"),
     ],
@@ -139,7 +139,7 @@ class TestScoring:
     @pytest.fixture
     def champion(self, store, cells_file):
         dataset = preprocess(make_config(store, cells_file, n_top_genes=60)).address
-        baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
+        baselines(BaselinesConfig(dataset=dataset, n_trials=1))
         evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
         promote(PromoteConfig())
         return store

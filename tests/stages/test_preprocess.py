@@ -112,7 +112,7 @@ def test_every_cell_that_is_left_out_is_listed_with_its_reason(store):
     adata.write_h5ad(store / "poor.h5ad")
     dataset = run(store, input=str(store / "poor.h5ad"), min_cells_per_label=3)
     last = mlflow.search_runs(filter_string="tags.annotary.stage = 'preprocess'").iloc[0]
-    address = f"runs:/{last['run_id']}/tables/removed_cells.csv"
+    address = f"runs:/{last['run_id']}/cleaning/removed_cells.csv"
     removed = pd.read_csv(mlflow.artifacts.download_artifacts(address))
     reasons = removed["reason"].value_counts().to_dict()
     assert reasons == {

@@ -35,7 +35,7 @@ def preprocess_file(source, output, *, seed: int = 42):
 
 def train(dataset: str) -> list:
     """Train and register two versions; the best is challenger."""
-    baselines(BaselinesConfig(dataset=dataset, n_trials=1, n_folds=2))
+    baselines(BaselinesConfig(dataset=dataset, n_trials=1))
     return evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
 
 

@@ -79,3 +79,41 @@ def count_cells_per_gene(counts: csr_matrix) -> np.ndarray:
 def sum_depth(counts: csr_matrix) -> np.ndarray:
     """Sum each cell's counts, ``(n_cells,)``, float64."""
     return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+
+
+def move_columns(counts: csr_matrix, target: np.ndarray, *, n_columns: int) -> csr_matrix:
+    """Move columns to other places, adding up those that meet.
+
+    Parameters
+    ----------
+    counts
+        Counts, ``(n_cells, n_before)``.
+    target
+        New position of each column, ``(n_before,)``; -1 drops it.
+    n_columns
+        Columns of the result.
+
+    Returns
+    -------
+    Counts with sorted indices, ``(n_cells, n_columns)``; dtype kept, input untouched.
+    """
+    columns = target[counts.indices]
+    kept = columns >= 0
+    if kept.all():
+        moved = csr_matrix((counts.data, columns, counts.indptr), shape=(counts.shape[0], n_columns))
+    else:
+        before = np.concatenate([[0], np.cumsum(kept)])
+        moved = csr_matrix(
+            (counts.data[kept], columns[kept], before[counts.indptr]), shape=(counts.shape[0], n_columns)
+        )
+    if not moved.has_sorted_indices:
+        moved = moved.tocsc().tocsr()  # sorts all rows in linear time
+    moved.sum_duplicates()
+    return moved
+
+
+def take_columns(counts: csr_matrix, columns: np.ndarray) -> csr_matrix:
+    """Keep columns by their ascending positions, ``(n_cells, n_columns)``."""
+    target = np.full(counts.shape[1], -1, dtype=np.int32)
+    target[columns] = np.arange(len(columns), dtype=np.int32)
+    return move_columns(counts, target, n_columns=len(columns))

@@ -1,22 +1,29 @@
 """The dataset file: what preprocess writes and every later stage reads."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
 from annotary import keys
 from annotary.data.atomic import replacing
-from annotary.data.hashing import hash_cells, hash_strings
+from annotary.data.csr_writer import CsrWriter
+from annotary.data.h5ad import open_counts
+from annotary.data.hashing import CellHasher, hash_strings
+from annotary.data.scratch import CHUNK_SIZE, open_store
+from annotary.data.source import Cells
 from annotary.data.splits import hash_split
 from annotary.errors import InputFileError
 
 FILE_NAME = "dataset.h5ad"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,9 @@ class DatasetRecord:
     id_type
         ``symbol`` or ``ensembl``.
     counts_hash, split_hash, panel_hash
-        Content hashes of cells with labels, of their sides, and of the panel.
+        Content hashes of cells with labels, of their sides and folds, and of the panel.
+    leaky
+        Whether test cells had a say in the panel, as in the ``seed`` preset.
     config
         Resolved configuration of the stage, as JSON.
     package_version
@@ -50,6 +59,7 @@ class DatasetRecord:
     counts_hash: str
     split_hash: str
     panel_hash: str
+    leaky: bool
     config: str
     package_version: str
 
@@ -73,12 +83,15 @@ class LabelledCells:
         Encoded labels, ``(n_cells,)``.
     cell_ids
         Cell ids, ``(n_cells,)``.
+    folds
+        Cross-validation fold, ``(n_cells,)``; -1 for test cells.
     """
 
     counts: csr_matrix
     depth: np.ndarray
     codes: np.ndarray
     cell_ids: pd.Index
+    folds: np.ndarray
 
     def take_rows(self, kept: np.ndarray) -> "LabelledCells":
         """Keep some cells, by a mask ``(n_cells,)``."""
@@ -87,26 +100,24 @@ class LabelledCells:
             depth=self.depth[kept],
             codes=self.codes[kept],
             cell_ids=self.cell_ids[kept],
+            folds=self.folds[kept],
         )
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Labelled raw counts with their split and gene panel.
+class DatasetTables:
+    """A dataset but for its counts.
 
     Attributes
     ----------
-    counts
-        Raw counts, ``(n_cells, n_genes)``, float32.
     obs
-        Label, side, depth and number of genes of each cell, ``(n_cells, 4 or more)``.
+        Label, side, fold, source, depth and number of genes of each cell, ``(n_cells, 6 or more)``.
     var
         Which genes are in the panel, and why, ``(n_genes, 1 or more)``.
     record
         Provenance and hashes.
     """
 
-    counts: csr_matrix
     obs: pd.DataFrame
     var: pd.DataFrame
     record: DatasetRecord
@@ -115,6 +126,19 @@ class Dataset:
     def panel(self) -> pd.Index:
         """Panel genes in alphabetical order, ``(n_panel,)``."""
         return self.var.index[self.var[keys.IN_PANEL]].sort_values()
+
+
+@dataclass(frozen=True)
+class Dataset(DatasetTables):
+    """Labelled raw counts with their split and gene panel.
+
+    Attributes
+    ----------
+    counts
+        Raw counts, ``(n_cells, n_genes)``, float32.
+    """
+
+    counts: csr_matrix
 
     def take(self, *sides: str) -> LabelledCells:
         """Take the cells of one or more sides, in the order of the file."""
@@ -125,27 +149,61 @@ class Dataset:
             depth=self.obs[keys.DEPTH].to_numpy(dtype=np.float64)[rows],
             codes=labels.astype(np.int64),
             cell_ids=self.obs.index[rows],
+            folds=self.obs[keys.FOLD].to_numpy(dtype=np.int64)[rows],
         )
 
 
 def hash_dataset_cells(counts: csr_matrix, obs: pd.DataFrame, gene_ids: pd.Index) -> str:
     """Hash the counts, depth and label of every cell."""
-    belongs = pd.DataFrame(
-        {
-            keys.LABEL: obs[keys.LABEL].astype(str),
-            keys.DEPTH: obs[keys.DEPTH].astype(np.float64).map(repr),
-        },
-        index=obs.index,
-    )
-    return hash_cells(counts, obs.index, gene_ids, obs=belongs)
+    hasher = CellHasher(gene_ids)
+    hasher.add(counts, obs.index, obs=_list_hashed(obs))
+    return hasher.digest()
 
 
-def write_dataset(dataset: Dataset, path: Path) -> None:
-    """Write a dataset file, whole or not at all."""
-    adata = anndata.AnnData(X=dataset.counts, obs=dataset.obs, var=dataset.var)
-    adata.uns[keys.RECORD] = json.dumps({"format": _FORMAT} | asdict(dataset.record))
+def write_dataset(
+    path: Path,
+    chunks: Iterable[csr_matrix],
+    obs: pd.DataFrame,
+    var: pd.DataFrame,
+    make_record: Callable[[str], DatasetRecord],
+) -> DatasetTables:
+    """Write a dataset file, whole or not at all, without holding its counts.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    chunks
+        Raw counts of all cells in order, ``(any, n_genes)`` each.
+    obs, var
+        Tables of the cells ``(n_cells, any)`` and genes ``(n_genes, any)``.
+    make_record
+        Makes the record, given the hash of the counts.
+
+    Raises
+    ------
+    OutputError
+        If the operating system refuses to write.
+    """
+    hasher = CellHasher(var.index)
+    hashed = _list_hashed(obs)
     with replacing(path) as temporary:
-        adata.write_h5ad(temporary, compression="gzip", compression_opts=1)
+        anndata.AnnData(obs=obs, var=var).write_h5ad(temporary)
+        with h5py.File(temporary, "a") as file:
+            if "X" in file:
+                del file["X"]
+            n_written = 0
+            with CsrWriter(file, "X", len(var), dtype=np.dtype(np.float32), compressed=True) as writer:
+                for chunk in chunks:
+                    rows = slice(n_written, n_written + chunk.shape[0])
+                    hasher.add(chunk, obs.index[rows], obs=hashed[rows])
+                    writer.append(chunk)
+                    n_written = rows.stop
+            record = make_record(hasher.digest())
+            anndata.io.write_elem(
+                file, "uns", {keys.RECORD: json.dumps({"format": _FORMAT} | asdict(record))}
+            )
+    return DatasetTables(obs=obs, var=var, record=record)
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -156,11 +214,55 @@ def read_dataset(path: Path) -> Dataset:
     InputFileError
         If it is no dataset file, or was changed after it was written.
     """
-    try:
+    with _describing_damage(path):
         adata = anndata.read_h5ad(path)
         record = _parse_record(adata.uns[keys.RECORD])
         dataset = Dataset(counts=csr_matrix(adata.X), obs=adata.obs, var=adata.var, record=record)
-        found = _hash_content(dataset)
+        counts_hash = hash_dataset_cells(dataset.counts, dataset.obs, dataset.var.index)
+        found = {"counts_hash": counts_hash} | _hash_tables(dataset)
+    _compare(record, found, path)
+    return dataset
+
+
+@contextlib.contextmanager
+def reread_cells(path: Path, folder: Path) -> Iterator[Cells]:
+    """Read the cells of a dataset file back without holding them, checked against its hashes.
+
+    Parameters
+    ----------
+    path
+        The dataset file.
+    folder
+        Where the counts lie until the block ends.
+
+    Raises
+    ------
+    InputFileError
+        If it is no dataset file, or was changed after it was written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _describing_damage(path):
+            file = stack.enter_context(open_counts(path, counts_layer="X"))
+            with h5py.File(path) as opened:
+                record = _parse_record(anndata.io.read_elem(opened["uns"])[keys.RECORD])
+            store = stack.enter_context(open_store(folder, len(file.var)))
+            hasher, hashed = CellHasher(file.var.index), _list_hashed(file.obs)
+            for start, chunk in file.iter_chunks(CHUNK_SIZE):
+                rows = slice(start, start + chunk.shape[0])
+                hasher.add(chunk, file.obs.index[rows], obs=hashed[rows])
+                store.append(chunk)
+            tables = DatasetTables(obs=file.obs, var=file.var, record=record)
+            found = {"counts_hash": hasher.digest()} | _hash_tables(tables)
+        _compare(record, found, path)
+        obs = file.obs.assign(**{keys.LABEL: file.obs[keys.LABEL].astype(object)})
+        yield Cells(counts=store.view(), obs=obs, gene_ids=file.var.index, place=str(path))
+
+
+@contextlib.contextmanager
+def _describing_damage(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read that it is no dataset file."""
+    try:
+        yield
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputFileError(
             path,
@@ -170,6 +272,10 @@ def read_dataset(path: Path) -> Dataset:
             else f"another or a damaged file ({type(error).__name__})",
             remedy="Write it with annotary preprocess.",
         ) from error
+
+
+def _compare(record: DatasetRecord, found: dict[str, str | tuple[str, ...]], path: Path) -> None:
+    """Refuse a file whose content is not what its record says."""
     for name, value in found.items():
         expected = getattr(record, name)
         if value != expected:
@@ -179,7 +285,17 @@ def read_dataset(path: Path) -> Dataset:
                 found=f"{_shorten(value)}: the file was changed after it was written",
                 remedy="Write it again with annotary preprocess.",
             )
-    return dataset
+
+
+def _list_hashed(obs: pd.DataFrame) -> pd.DataFrame:
+    """List what is hashed of a cell besides its counts."""
+    return pd.DataFrame(
+        {
+            keys.LABEL: obs[keys.LABEL].astype(str),
+            keys.DEPTH: obs[keys.DEPTH].astype(np.float64).map(repr),
+        },
+        index=obs.index,
+    )
 
 
 def _parse_record(text: str) -> DatasetRecord:
@@ -190,13 +306,16 @@ def _parse_record(text: str) -> DatasetRecord:
     return DatasetRecord(**values | {"label_names": tuple(values["label_names"])})
 
 
-def _hash_content(dataset: Dataset) -> dict[str, str | tuple[str, ...]]:
-    """Work out of the content what the record should say of it."""
+def _hash_tables(tables: DatasetTables) -> dict[str, str | tuple[str, ...]]:
+    """Work out of the tables what the record should say of them."""
     return {
-        "counts_hash": hash_dataset_cells(dataset.counts, dataset.obs, dataset.var.index),
-        "split_hash": hash_split(dataset.obs.index, dataset.obs[keys.SPLIT].to_numpy(dtype=object)),
-        "panel_hash": hash_strings(dataset.panel),
-        "label_names": tuple(sorted(dataset.obs[keys.LABEL].astype(str).unique())),
+        "split_hash": hash_split(
+            tables.obs.index,
+            tables.obs[keys.SPLIT].to_numpy(dtype=object),
+            tables.obs[keys.FOLD].to_numpy(dtype=np.int64),
+        ),
+        "panel_hash": hash_strings(tables.panel),
+        "label_names": tuple(sorted(tables.obs[keys.LABEL].astype(str).unique())),
     }
 
 

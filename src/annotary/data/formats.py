@@ -9,13 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import scanpy
+import zarr
+from anndata.abc import CSRDataset
 from scipy.sparse import csr_matrix
 
 from annotary.data.atomic import replacing
-from annotary.data.h5ad import describe_damage
+from annotary.data.csr_writer import CsrWriter
+from annotary.data.hdf5 import describe_damage, open_hdf5
+from annotary.data.scratch import CHUNK_SIZE
+from annotary.data.tenx import MATRIX_NAMES, read_market_rows, read_tenx_rows
+from annotary.data.triplets import RowsOnDisk, turn_to_rows
 from annotary.errors import InputFileError
 
 _READERS_RAISE = (
@@ -30,10 +37,10 @@ _READERS_RAISE = (
     pickle.UnpicklingError,
 )
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
+_DENSE_BYTES = 1 << 26
 
 
-def convert_to_h5ad(path: Path, folder: Path, *, allow_pickle: bool = False) -> Path:
+def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool = False) -> Path:
     """Give an h5ad file with a source's content: the source, or ``NAME.h5ad`` written into a folder.
 
     Parameters
@@ -44,6 +51,8 @@ def convert_to_h5ad(path: Path, folder: Path, *, allow_pickle: bool = False) -> 
         dictionary of ``UMI`` (sparse cells x genes), ``gene_ids`` and ``classes``.
     folder
         Where the h5ad file is written, whole or not at all.
+    name
+        Its name there, without ending.
     allow_pickle
         Whether a ``.npy`` may be read: unpickling runs whatever code the file holds.
 
@@ -57,7 +66,7 @@ def convert_to_h5ad(path: Path, folder: Path, *, allow_pickle: bool = False) -> 
     write = _find_writer(path, allow_pickle=allow_pickle)
     if write is None:
         return path
-    target = folder / f"{path.name.removesuffix('.gz').removesuffix('.h5ad').removesuffix('.zarr')}.h5ad"
+    target = folder / f"{name.replace('/', '-')}.h5ad"
     with replacing(target) as temporary:
         try:
             write(path, temporary)
@@ -75,7 +84,7 @@ def _find_writer(path: Path, *, allow_pickle: bool) -> Callable[[Path, Path], No
     if path.is_dir():
         if path.suffix == ".zarr":
             return _write_zarr
-        return _write_10x_folder if any((path / name).exists() for name in _MATRIX_NAMES) else None
+        return _write_10x_folder if any((path / name).exists() for name in MATRIX_NAMES) else None
     if path.suffix == ".npy":
         _check_pickle_allowed(path, allow_pickle)
         return _write_npy
@@ -109,15 +118,74 @@ def _unzip(path: Path, copy: Path) -> None:
 
 
 def _write_zarr(path: Path, copy: Path) -> None:
-    anndata.read_zarr(path).write_h5ad(copy)
+    store = zarr.open_group(path, mode="r")
+    with h5py.File(copy, "w") as file:
+        for name, value in store.attrs.items():
+            file.attrs[name] = value
+        for name in store:
+            if name in ("X", "layers", "raw"):
+                _copy_matrices(store[name], file, name, copy.parent)
+            else:
+                anndata.io.write_elem(file, name, anndata.io.read_elem(store[name]))
+
+
+def _copy_matrices(element: zarr.Group | zarr.Array, file: h5py.File, name: str, scratch: Path) -> None:
+    """Copy a matrix, or a group of them, in row chunks."""
+    encoding = element.attrs.get("encoding-type")
+    if isinstance(element, zarr.Group) and encoding in ("csr_matrix", "csc_matrix"):
+        matrix = anndata.io.sparse_dataset(element)
+        is_by_row = isinstance(matrix, CSRDataset)
+        rows = matrix if is_by_row else turn_to_rows(matrix, scratch)
+        _write_rows(file, name, rows, shape=matrix.shape, dtype=np.dtype(matrix.dtype))
+    elif isinstance(element, zarr.Group) and (encoding in ("dict", "raw") or name in ("layers", "raw")):
+        group = file.create_group(name)
+        for attribute, value in element.attrs.items():
+            group.attrs[attribute] = value
+        for part in element:
+            _copy_matrices(element[part], file, f"{name}/{part}", scratch)
+    elif isinstance(element, zarr.Array) and element.ndim == 2:
+        dense = file.create_dataset(name, shape=element.shape, dtype=element.dtype)
+        for attribute, value in element.attrs.items():
+            dense.attrs[attribute] = value
+        step = max(1, _DENSE_BYTES // max(element.shape[1] * element.dtype.itemsize, 1))
+        for start in range(0, element.shape[0], step):
+            dense[start : start + step] = element[start : start + step]
+    else:
+        anndata.io.write_elem(file, name, anndata.io.read_elem(element))
+
+
+def _write_rows(
+    file: h5py.File, name: str, rows: RowsOnDisk, *, shape: tuple[int, int], dtype: np.dtype
+) -> None:
+    """Write a matrix that is read by rows."""
+    with CsrWriter(file, name, shape[1], dtype=dtype, compressed=False) as writer:
+        for start in range(0, shape[0], CHUNK_SIZE):
+            writer.append(csr_matrix(rows[start : min(start + CHUNK_SIZE, shape[0])]))
+
+
+def _write_h5ad(
+    copy: Path, obs: pd.DataFrame, var: pd.DataFrame, rows: RowsOnDisk, *, dtype: np.dtype
+) -> None:
+    """Write tables and rows as an h5ad file."""
+    anndata.AnnData(obs=obs, var=var).write_h5ad(copy)
+    with h5py.File(copy, "a") as file:
+        if "X" in file:
+            del file["X"]
+        _write_rows(file, "X", rows, shape=(len(obs), len(var)), dtype=dtype)
 
 
 def _write_10x_folder(path: Path, copy: Path) -> None:
-    scanpy.read_10x_mtx(path, make_unique=False, gex_only=False).write_h5ad(copy)
+    with read_market_rows(path, copy.parent) as (obs, var, rows):
+        _write_h5ad(copy, obs, var, rows, dtype=rows.dtype)
 
 
 def _write_10x_h5(path: Path, copy: Path) -> None:
-    scanpy.read_10x_h5(path, gex_only=False).write_h5ad(copy)
+    with open_hdf5(path, shown_as=path, kind="10x HDF5 file") as file:
+        if "matrix" in file and "features" in file["matrix"]:
+            obs, var, rows = read_tenx_rows(file["matrix"])
+            _write_h5ad(copy, obs, var, rows, dtype=rows.dtype)
+            return
+    scanpy.read_10x_h5(path, gex_only=False).write_h5ad(copy)  # Cell Ranger 2, a group for each genome
 
 
 def _write_npy(path: Path, copy: Path) -> None:

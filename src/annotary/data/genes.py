@@ -6,10 +6,15 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from annotary.data.counts import move_columns
 from annotary.errors import GeneOverlapError
 
 ENSEMBL = "ensembl"
 SYMBOL = "symbol"
+MIN_SHARED = 0.1
+"""Least share of the smaller file's genes that files which are joined have in common."""
+
+_MITO_PREFIX = "mt-"
 
 _ENSEMBL_GENE = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 
@@ -27,24 +32,44 @@ def clean_gene_ids(gene_ids: pd.Index) -> pd.Index:
     )
 
 
-def sum_duplicate_genes(counts: csr_matrix, gene_ids: pd.Index) -> tuple[csr_matrix, pd.Index]:
-    """Add up columns of the same gene id, so that column order never decides which one counts.
+def find_mito_genes(gene_ids: pd.Index) -> np.ndarray:
+    """Find mitochondrial genes by their symbols (``MT-`` or ``mt-``): a mask ``(n_genes,)``."""
+    return gene_ids.str.lower().str.startswith(_MITO_PREFIX)
+
+
+def find_shared_genes(gene_ids: list[pd.Index], *, places: list[str]) -> pd.Index:
+    """Find the genes that all files have.
 
     Parameters
     ----------
-    counts
-        Raw counts, ``(n_cells, n_columns)``.
     gene_ids
-        Ids of the columns, ``(n_columns,)``, possibly repeated.
+        Ids of each file's columns, ``(n_columns,)`` each; a file may repeat an id, whose columns
+        are then added up, so that column order never decides which one counts.
+    places
+        File and element of each, for the message.
 
     Returns
     -------
-    Counts ``(n_cells, n_genes)`` and unique ids ``(n_genes,)`` in order of first appearance.
+    Unique ids in alphabetical order, ``(n_shared,)``.
+
+    Raises
+    ------
+    GeneOverlapError
+        If a file has fewer than a tenth of another one's genes.
     """
-    if gene_ids.is_unique:
-        return counts, gene_ids
-    unique = gene_ids.unique()
-    return _move_columns(counts, unique.get_indexer(gene_ids), n_columns=len(unique)), unique
+    shared = gene_ids[0].unique()
+    for position, ids in enumerate(gene_ids[1:], start=1):
+        smaller = min(len(shared), ids.nunique())
+        both = shared[shared.isin(ids)]
+        if len(both) < MIN_SHARED * smaller or not len(both):
+            raise GeneOverlapError(
+                places[position],
+                expected=f"at least {MIN_SHARED:.0%} of the genes of {places[0]} (such as {shared[0]!r})",
+                found=f"{len(both)} of {smaller} (its own are such as {str(ids[0])!r})",
+                remedy="Give files of the same species with the same type of gene ids.",
+            )
+        shared = both
+    return shared.sort_values()
 
 
 def count_shared(gene_ids: pd.Index, panel: pd.Index) -> int:
@@ -115,16 +140,4 @@ def align_genes(counts: csr_matrix, gene_ids: pd.Index, panel: pd.Index) -> csr_
     -------
     Counts in panel order, ``(n_cells, n_panel)``; dtype kept, input untouched.
     """
-    return _move_columns(counts, panel.get_indexer(gene_ids), n_columns=len(panel))
-
-
-def _move_columns(counts: csr_matrix, target: np.ndarray, *, n_columns: int) -> csr_matrix:
-    """Move column j to ``target[j]``, dropping those with -1 and adding up those that meet."""
-    columns = target[counts.indices]
-    kept = columns >= 0
-    before = np.concatenate([[0], np.cumsum(kept)])
-    moved = csr_matrix(
-        (counts.data[kept], columns[kept], before[counts.indptr]), shape=(counts.shape[0], n_columns)
-    )
-    moved.sum_duplicates()
-    return moved
+    return move_columns(counts, panel.get_indexer(gene_ids), n_columns=len(panel))

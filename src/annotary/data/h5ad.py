@@ -1,8 +1,9 @@
 """Raw counts of an h5ad file, read in row chunks."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anndata.io
@@ -14,9 +15,13 @@ from scipy.sparse import csr_matrix
 
 from annotary import keys
 from annotary.data.counts import validate_counts
-from annotary.errors import CountsError, InputFileError, summarize
+from annotary.data.hdf5 import describe_damage, open_hdf5
+from annotary.data.recover import Log1pScale, find_scale, recover_counts
+from annotary.data.triplets import RowBuckets, turn_to_rows
+from annotary.errors import CountsError, InputFileError
 
 _PROBE_CELLS = 64
+_MOST_DENSE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,23 @@ class CountsFile:
     place: str
     obs: pd.DataFrame
     var: pd.DataFrame
-    _matrix: h5py.Dataset | CSRDataset | csr_matrix
+    _matrix: h5py.Dataset | CSRDataset | RowBuckets
     _is_gene: np.ndarray
+    _scale: Log1pScale | None = None
+    _depth: np.ndarray | None = None
 
     @property
     def n_cells(self) -> int:
         """Cells in the file."""
         return len(self.obs)
 
+    @property
+    def is_recovered(self) -> bool:
+        """Whether the file holds log1p values, from which the counts are recovered."""
+        return self._scale is not None
+
     def iter_chunks(self, chunk_size: int) -> Iterator[tuple[int, csr_matrix]]:
-        """Read validated counts, ``chunk_size`` cells at a time.
+        """Read validated counts, ``chunk_size`` cells at a time; fewer where a dense matrix would get large.
 
         Yields
         ------
@@ -57,17 +69,29 @@ class CountsFile:
         Raises
         ------
         CountsError
-            If a value is no raw count.
+            If a value is no raw count, or the counts cannot be recovered from it.
         InputFileError
             If the file ends early or is damaged.
         """
+        if isinstance(self._matrix, h5py.Dataset):
+            row_bytes = self._matrix.shape[1] * self._matrix.dtype.itemsize
+            chunk_size = max(1, min(chunk_size, _MOST_DENSE_BYTES // max(row_bytes, 1)))
         for start in range(0, self.n_cells, chunk_size):
             stop = min(start + chunk_size, self.n_cells)
             counts = self._read_rows(start, stop)
-            validate_counts(
-                counts, place=self.place, cell_ids=self.obs.index[start:stop], gene_ids=self.var.index
-            )
-            yield start, counts.astype(np.float32)
+            cell_ids, gene_ids = self.obs.index[start:stop], self.var.index
+            if self._scale is None:
+                validate_counts(counts, place=self.place, cell_ids=cell_ids, gene_ids=gene_ids)
+            else:
+                counts = recover_counts(
+                    counts,
+                    depth=None if self._depth is None else self._depth[start:stop],
+                    place=self.place,
+                    cell_ids=cell_ids,
+                    gene_ids=gene_ids,
+                    scale=self._scale,
+                )
+            yield start, counts.astype(np.float32, copy=False)
 
     def probe(self) -> None:
         """Check the first cells.
@@ -80,6 +104,27 @@ class CountsFile:
         for _ in self.iter_chunks(_PROBE_CELLS):
             return
 
+    def recover(self, depth_key: str) -> "CountsFile":
+        """Take the values as log1p values, and try the first cells.
+
+        Raises
+        ------
+        CountsError
+            If they are no log1p values of scaled counts.
+        """
+        depth = None
+        if depth_key in self.obs:
+            depth = pd.to_numeric(self.obs[depth_key], errors="coerce").to_numpy(dtype=np.float64)
+        stop = min(_PROBE_CELLS, self.n_cells)
+        scale = find_scale(
+            self._read_rows(0, stop),
+            depth=None if depth is None else depth[:stop],
+            place=self.place,
+            cell_ids=self.obs.index[:stop],
+            gene_ids=self.var.index,
+        )
+        return replace(self, place=f"{self.place} (log1p, counts recovered)", _scale=scale, _depth=depth)
+
     def _read_rows(self, start: int, stop: int) -> csr_matrix:
         """Read rows in their own dtype, without columns that are no genes."""
         try:
@@ -91,8 +136,18 @@ class CountsFile:
 
 
 @contextlib.contextmanager
-def open_counts(path: Path, *, counts_layer: str = "", shown_as: Path | None = None) -> Iterator[CountsFile]:
+def open_counts(
+    path: Path,
+    *,
+    counts_layer: str = "",
+    depth_key: str = "",
+    shown_as: Path | None = None,
+    scratch: Path | None = None,
+) -> Iterator[CountsFile]:
     """Open the raw counts of an h5ad file.
+
+    Where no place holds raw counts, the first of log1p values that give them back
+    exactly is taken.
 
     Parameters
     ----------
@@ -101,17 +156,22 @@ def open_counts(path: Path, *, counts_layer: str = "", shown_as: Path | None = N
     counts_layer
         Layer that holds them; empty takes the first of ``layers["counts"]``,
         ``.raw``, ``X`` that holds counts.
+    depth_key
+        obs column with each cell's counts over all genes, to recover counts with;
+        one that is absent or unusable is passed over.
     shown_as
         Name of the file in messages, where ``path`` is a temporary copy.
+    scratch
+        Folder for a working copy of counts that are stored by gene; None takes the system's.
 
     Raises
     ------
     InputFileError
         If the file is missing, is no h5ad file, or is damaged.
     CountsError
-        If no place in it holds raw counts.
+        If no place in it holds raw counts or gives them back.
     """
-    with _open_hdf5(path, shown_as or path) as file:
+    with _open_h5ad(path, shown_as or path) as file:
         path = shown_as or path
         places = _list_places(file, counts_layer)
         if not places:
@@ -123,48 +183,49 @@ def open_counts(path: Path, *, counts_layer: str = "", shown_as: Path | None = N
                 found=f"no such matrix (layers: {layers})",
                 remedy="Name the raw-count layer with --counts-layer.",
             )
-        refusals = []
-        for name, address, var_address in places:
-            counts = _read_place(file, path, name=name, address=address, var_address=var_address)
-            try:
-                counts.probe()
-            except CountsError as error:
-                refusals.append((name, error))
-                continue
-            yield counts
-            return
-        if len(refusals) == 1:
-            raise refusals[0][1]
-        raise CountsError(
-            path,
-            expected="raw counts (non-negative integers) in " + " or ".join(name for name, _ in refusals),
-            found="; ".join(f"{error.found} in {name}" for name, error in refusals),
-            remedy="Name the raw-count layer with --counts-layer.",
+        candidates = (
+            (
+                name,
+                _read_place(file, path, name=name, address=address, var_address=var_address, scratch=scratch),
+            )
+            for name, address, var_address in places
         )
+        yield _choose_place(path, candidates, depth_key)
+
+
+def _choose_place(path: Path, candidates: Iterator[tuple[str, CountsFile]], depth_key: str) -> CountsFile:
+    """Choose the first place with raw counts, or else the first that gives them back."""
+    refused = []
+    for name, counts in candidates:
+        try:
+            counts.probe()
+        except CountsError as error:
+            refused.append((name, counts, error))
+            continue
+        return counts
+    found = []
+    for _, counts, refusal in refused:
+        try:
+            return counts.recover(depth_key)
+        except CountsError as error:
+            same = error.found == refusal.found
+            found.append(refusal.found + ("" if same else f" (as log1p values: {error.found})"))
+    if len(refused) == 1:
+        [(_, counts, refusal)] = refused
+        raise CountsError(counts.place, expected=refusal.expected, found=found[0], remedy=refusal.remedy)
+    names = [name for name, _, _ in refused]
+    raise CountsError(
+        path,
+        expected="raw counts (non-negative integers) in " + " or ".join(names),
+        found="; ".join(f"{text} in {name}" for text, name in zip(found, names, strict=True)),
+        remedy="Name the raw-count layer with --counts-layer.",
+    )
 
 
 @contextlib.contextmanager
-def _open_hdf5(path: Path, shown_as: Path) -> Iterator[h5py.File]:
-    """Open a file that must be an h5ad file."""
-    problem = None
-    if not path.exists():
-        problem = "no such file"
-    elif path.is_dir():
-        problem = "a folder"
-    elif not h5py.is_hdf5(path):
-        problem = f"a file of {path.stat().st_size} bytes that is not HDF5"
-    if problem:
-        raise InputFileError(
-            shown_as,
-            expected="to be an h5ad file",
-            found=problem,
-            remedy="Check the path; relative paths start from the folder of the call.",
-        )
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise describe_damage(shown_as, error) from error
-    with file:
+def _open_h5ad(path: Path, shown_as: Path) -> Iterator[h5py.File]:
+    """Open a file that must hold AnnData's tables."""
+    with open_hdf5(path, shown_as=shown_as, kind="h5ad file") as file:
         for name in ("obs", "var"):
             if name not in file:
                 raise InputFileError(
@@ -191,7 +252,9 @@ def _list_places(file: h5py.File, counts_layer: str) -> list[tuple[str, str, str
     return [place for place in places if place[1] in file]
 
 
-def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_address: str) -> CountsFile:
+def _read_place(
+    file: h5py.File, path: Path, *, name: str, address: str, var_address: str, scratch: Path | None
+) -> CountsFile:
     """Open one matrix of the file with its tables, checking that their shapes agree."""
     try:
         obs = anndata.io.read_elem(file["obs"])
@@ -199,7 +262,7 @@ def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_add
         element = file[address]
         matrix = element if isinstance(element, h5py.Dataset) else anndata.io.sparse_dataset(element)
         if not isinstance(matrix, h5py.Dataset | CSRDataset):
-            matrix = csr_matrix(matrix.to_memory())  # CSC on disk has no cheap rows
+            matrix = turn_to_rows(matrix, scratch or Path(tempfile.gettempdir()))
         shape = tuple(matrix.shape)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise describe_damage(path, error) from error
@@ -235,14 +298,4 @@ def _read_place(file: h5py.File, path: Path, *, name: str, address: str, var_add
         var=var[is_gene],
         _matrix=matrix,
         _is_gene=is_gene,
-    )
-
-
-def describe_damage(path: Path, error: Exception, *, kind: str = "h5ad file") -> InputFileError:
-    """Describe a file that its reader cannot read."""
-    return InputFileError(
-        path,
-        expected=f"to be a whole {kind}",
-        found=f"an unreadable one ({summarize(error)})",
-        remedy="Copy or write it again; it may have been cut short.",
     )

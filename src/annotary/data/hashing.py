@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from annotary.data.counts import move_columns
+
 _READ_BYTES = 1 << 20
 
 
@@ -59,37 +61,73 @@ def hash_cell_ids(cell_ids: pd.Index, depth: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<i8")
 
 
-def hash_cells(counts: csr_matrix, cell_ids: pd.Index, gene_ids: pd.Index, *, obs: pd.DataFrame) -> str:
-    """Hash counts with their ids, whatever the order of cells, genes, and stored values.
+class CellHasher:
+    """Hashes counts with their ids, chunk by chunk, whatever the order of cells, genes, and stored values.
 
     Parameters
     ----------
-    counts
-        Raw counts, ``(n_cells, n_genes)``.
-    cell_ids, gene_ids
-        Unique ids of the rows ``(n_cells,)`` and columns ``(n_genes,)``.
-    obs
-        What else belongs to each cell (its label, its depth), ``(n_cells, any)``.
-
-    Returns
-    -------
-    SHA-256 as hexadecimal.
+    gene_ids
+        Unique ids of the columns, ``(n_genes,)``.
     """
-    gene_order = np.argsort(gene_ids.to_numpy(dtype=str), kind="stable")
-    ordered = counts[:, gene_order].tocsr()
-    ordered.sum_duplicates()
-    ordered.eliminate_zeros()
-    columns = ordered.indices.astype("<i8")
-    values = ordered.data.astype("<i8")
-    extras = obs.astype(str).agg("\x1f".join, axis=1).to_numpy()
-    cells = []
-    for row, cell_id in enumerate(cell_ids.astype(str)):
-        span = slice(ordered.indptr[row], ordered.indptr[row + 1])
-        digest = hashlib.blake2b(f"{cell_id}\x1f{extras[row]}\x1f".encode(), digest_size=32)
-        digest.update(columns[span].tobytes())
-        digest.update(values[span].tobytes())
-        cells.append(digest.digest())
-    whole = hashlib.sha256(hash_strings(gene_ids.to_numpy(dtype=str)[gene_order]).encode())
-    for cell in sorted(cells):
-        whole.update(cell)
-    return whole.hexdigest()
+
+    def __init__(self, gene_ids: pd.Index) -> None:
+        names = gene_ids.to_numpy(dtype=str)
+        order = np.argsort(names, kind="stable")
+        self._whole = hashlib.sha256(hash_strings(names[order]).encode())
+        self._target = np.empty(len(names), dtype=np.int32)
+        self._target[order] = np.arange(len(names), dtype=np.int32)
+        self._cells: list[bytes] = []
+
+    def add(self, counts: csr_matrix, cell_ids: pd.Index, *, obs: pd.DataFrame) -> None:
+        """Add cells.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, ``(n_cells, n_genes)``.
+        cell_ids
+            Unique ids, ``(n_cells,)``.
+        obs
+            What else belongs to each cell (its label, its depth), ``(n_cells, any)``.
+        """
+        ordered = move_columns(counts.tocsr(), self._target, n_columns=len(self._target))
+        if not ordered.data.all():
+            ordered.eliminate_zeros()
+        columns, values = ordered.indices.astype("<i4"), ordered.data.astype("<i4")
+        columns_of = [obs[name].astype(str) for name in obs]
+        starts = ordered.indptr.tolist()
+        for row, (cell_id, *belongs) in enumerate(zip(cell_ids.astype(str), *columns_of, strict=True)):
+            first, last = starts[row], starts[row + 1]
+            text = "\x1f".join([cell_id, *belongs, ""])
+            digest = hashlib.blake2b(text.encode(), digest_size=32)
+            digest.update(columns[first:last])
+            digest.update(values[first:last])
+            self._cells.append(digest.digest())
+
+    def digest(self) -> str:
+        """Give the SHA-256 of all cells, as hexadecimal."""
+        whole = self._whole.copy()
+        for cell in sorted(self._cells):
+            whole.update(cell)
+        return whole.hexdigest()
+
+
+def hash_cells(counts: csr_matrix, cell_ids: pd.Index, gene_ids: pd.Index, *, obs: pd.DataFrame) -> str:
+    """Hash cells that are all in memory, as :class:`CellHasher` does."""
+    hasher = CellHasher(gene_ids)
+    hasher.add(counts, cell_ids, obs=obs)
+    return hasher.digest()
+
+
+def hash_rows(counts: csr_matrix) -> np.ndarray:
+    """Hash each row's columns and values, ``(n_rows,)``, uint64: equal rows have equal hashes.
+
+    Quick and not for security: it finds rows that may be equal.
+    """
+    mixed = counts.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += counts.data.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+    return sums[counts.indptr[1:]] - sums[counts.indptr[:-1]]

@@ -1,25 +1,34 @@
-"""Labelled counts as preprocess takes them."""
+"""Labelled counts as preprocess takes them: one file or several, read once, in row chunks."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
+from annotary import keys
 from annotary.data import embedded
-from annotary.data.counts import count_genes_per_cell, sum_depth
-from annotary.data.genes import clean_gene_ids, sum_duplicate_genes
+from annotary.data.counts import count_genes_per_cell, move_columns, sum_depth
+from annotary.data.discovery import Source
+from annotary.data.genes import choose_gene_column, clean_gene_ids, find_mito_genes, find_shared_genes
 from annotary.data.h5ad import CountsFile, open_counts
-from annotary.data.hashing import hash_source
+from annotary.data.hashing import hash_rows
 from annotary.data.labels import read_label_table, read_labels
-from annotary.data.obs import read_depth, read_obs_numbers
+from annotary.data.obs import read_depth, read_obs_names, read_obs_numbers
+from annotary.data.scratch import CHUNK_SIZE, CountsStore, StoredCounts, open_store
 from annotary.errors import InputFileError
+from annotary.log import say
 from annotary.progress import track
 
 DEFAULT_LABEL_KEY = "cell_type"
 
-_CHUNK_SIZE = 4096
+ROW_HASH = "row_hash"
+"""obs column of :class:`Cells`: a quick hash of the cell's counts, 0 where it has few genes."""
+
+_SAME_COUNTS_MIN_GENES = 100
 
 
 @dataclass(frozen=True)
@@ -28,106 +37,89 @@ class Columns:
 
     Attributes
     ----------
-    label, depth, n_genes, group
-        Label, counts over all genes, expressed genes, and group of a cell.
+    label, depth, n_genes, group, lane
+        Label, counts over all genes, expressed genes, group and lane of a cell.
     """
 
     label: str
     depth: str
     n_genes: str
     group: str
+    lane: str
 
 
 @dataclass(frozen=True)
-class LabelledCounts:
-    """Raw counts of cells, some of which may have no label.
+class Cells:
+    """Cells whose counts lie on disk.
 
     Attributes
     ----------
-    source
-        File or folder that the user named.
+    counts
+        Raw counts, ``(n_cells, n_genes)``.
+    obs
+        ``label`` (None where a cell has none), ``source``, ``lane``, ``total_counts``,
+        ``n_genes_by_counts``, ``pct_counts_mt``, and where they are known ``group``,
+        ``doublet_probability`` and ``doublet``; indexed by unique cell id, ``(n_cells, 6 or more)``.
+    gene_ids
+        Unique ids in alphabetical order, ``(n_genes,)``.
     place
         File and element, for messages.
-    counts
-        Raw counts, ``(n_cells, n_genes)``, float32.
-    cell_ids, gene_ids
-        Unique ids, ``(n_cells,)`` and ``(n_genes,)``.
-    labels
-        Label of each cell, ``(n_cells,)``; None where it has none.
-    depth, n_genes
-        Counts and expressed genes of each cell over all genes, ``(n_cells,)``.
-    groups
-        Group of each cell, ``(n_cells,)``; None where no column was named.
-    doublet_probability
-        Probability of being a doublet, ``(n_cells,)``; None where nothing called them.
-    n_read
-        Cells in the file.
-    sha256
-        SHA-256 of the file's bytes.
     """
 
-    source: Path
-    place: str
-    counts: csr_matrix
-    cell_ids: pd.Index
+    counts: StoredCounts
+    obs: pd.DataFrame
     gene_ids: pd.Index
-    labels: pd.Series
-    depth: np.ndarray
-    n_genes: np.ndarray
-    groups: np.ndarray | None
-    n_read: int
-    sha256: str
-    doublet_probability: np.ndarray | None = None
+    place: str
 
-    def take_cells(self, kept: np.ndarray) -> "LabelledCounts":
-        """Keep some cells, by a mask ``(n_cells,)``."""
-        return replace(
-            self,
-            counts=self.counts[kept],
-            cell_ids=self.cell_ids[kept],
-            labels=self.labels[kept],
-            depth=self.depth[kept],
-            n_genes=self.n_genes[kept],
-            groups=None if self.groups is None else self.groups[kept],
-            doublet_probability=(
-                None if self.doublet_probability is None else self.doublet_probability[kept]
-            ),
-        )
+    def take(self, kept: np.ndarray) -> "Cells":
+        """Keep some cells, by a mask ``(n_cells,)`` or ascending positions."""
+        positions = np.flatnonzero(kept) if kept.dtype == bool else kept
+        return replace(self, counts=self.counts.take_rows(positions), obs=self.obs.iloc[positions])
 
-    def take_genes(self, kept: np.ndarray) -> "LabelledCounts":
+    def take_genes(self, kept: np.ndarray) -> "Cells":
         """Keep some genes, by a mask ``(n_genes,)``; the depth of cells stays."""
-        return replace(self, counts=self.counts[:, kept], gene_ids=self.gene_ids[kept])
+        return replace(self, counts=self.counts.take_columns(kept), gene_ids=self.gene_ids[kept])
+
+    def iter_chunks(self) -> Iterator[tuple[slice, csr_matrix]]:
+        """Read counts in row chunks, each with the positions of its cells."""
+        start = 0
+        for chunk in self.counts.iter_chunks():
+            yield slice(start, start + chunk.shape[0]), chunk
+            start += chunk.shape[0]
 
 
 def name_columns(
-    *, is_embedded: bool, label_key: str, depth_key: str, n_genes_key: str, group_key: str
+    *, is_embedded: bool, label_key: str, depth_key: str, n_genes_key: str, group_key: str, lane_key: str
 ) -> Columns:
     """Fill in the default columns of a file or of the embedded data."""
-    if is_embedded:
-        return Columns(
-            label=label_key or embedded.LABEL_KEY,
-            depth=depth_key or embedded.DEPTH_KEY,
-            n_genes=n_genes_key or embedded.N_GENES_KEY,
-            group=group_key,
-        )
     return Columns(
-        label=label_key or DEFAULT_LABEL_KEY, depth=depth_key, n_genes=n_genes_key, group=group_key
+        label=label_key or (embedded.LABEL_KEY if is_embedded else DEFAULT_LABEL_KEY),
+        depth=depth_key or (embedded.DEPTH_KEY if is_embedded else ""),
+        n_genes=n_genes_key or (embedded.N_GENES_KEY if is_embedded else ""),
+        group=group_key,
+        lane=lane_key,
     )
 
 
-def read_labelled_counts(
-    path: Path, columns: Columns, *, source: Path, counts_layer: str, label_table: Path | None
-) -> LabelledCounts:
-    """Read and check every cell of an h5ad file.
+@contextlib.contextmanager
+def read_cells(
+    sources: list[Source],
+    columns: Columns,
+    folder: Path,
+    *,
+    counts_layer: str,
+    label_table: Path | None,
+) -> Iterator[Cells]:
+    """Read and check every cell of one or more sources, joined on the genes that all of them have.
 
     Parameters
     ----------
-    path
-        h5ad file.
-    source
-        What it was converted from, or the file itself: named in messages, and hashed.
+    sources
+        What to read.
     columns
         Which obs columns mean what.
+    folder
+        Where the counts lie until the block ends.
     counts_layer
         Layer with the counts; empty looks for them.
     label_table
@@ -135,47 +127,87 @@ def read_labelled_counts(
 
     Raises
     ------
-    InputFileError, CountsError, LabelError
-        If the file, its counts or its labels cannot be used.
+    InputFileError, CountsError, LabelError, GeneOverlapError
+        If a source, its counts or its labels cannot be used, or they share too few genes.
     """
-    with open_counts(path, counts_layer=counts_layer, shown_as=source) as file:
-        cell_ids = _check_cell_ids(file)
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(
+                open_counts(
+                    source.h5ad,
+                    counts_layer=counts_layer,
+                    depth_key=columns.depth,
+                    shown_as=source.path,
+                    scratch=folder,
+                )
+            )
+            for source in sources
+        ]
+        obs = pd.concat(
+            [
+                _read_obs(file, source.name, columns, has_table=label_table is not None, n_files=len(files))
+                for file, source in zip(files, sources, strict=True)
+            ]
+        )
         if label_table:
-            labels = read_label_table(label_table, cell_ids, columns.label)
-        else:
-            labels = read_labels(file.obs, columns.label, place=str(source))
-        depth = read_depth(file, columns.depth)
-        n_genes = read_obs_numbers(file, columns.n_genes, option="--n-genes-key") if columns.n_genes else None
-        groups = _read_groups(file, columns.group) if columns.group else None
-        counts, gene_ids = sum_duplicate_genes(_read_all(file), clean_gene_ids(file.var.index))
-        return LabelledCounts(
-            source=source,
-            place=file.place,
-            counts=counts,
-            cell_ids=cell_ids,
-            gene_ids=gene_ids,
-            labels=labels,
-            depth=sum_depth(counts) if depth is None else depth,
-            n_genes=count_genes_per_cell(counts) if n_genes is None else n_genes,
-            groups=groups,
-            n_read=file.n_cells,
-            sha256=hash_source(source),
+            obs[keys.LABEL] = read_label_table(label_table, obs.index, columns.label).to_numpy()
+        obs = obs.set_index(_make_unique(obs))
+        gene_ids = _name_genes(files)
+        shared = find_shared_genes(gene_ids, places=[file.place for file in files])
+        store = stack.enter_context(open_store(folder, len(shared)))
+        measured = pd.concat(
+            [_append(file, ids, shared, columns, store) for file, ids in zip(files, gene_ids, strict=True)]
         )
+        obs = obs.assign(**{name: measured[name].to_numpy() for name in measured})
+        obs[keys.SOURCE] = pd.Categorical(obs[keys.SOURCE])
+        place = files[0].place if len(files) == 1 else ", ".join(source.name for source in sources)
+        yield Cells(counts=store.view(), obs=obs, gene_ids=shared, place=place)
 
 
-def _read_groups(file: CountsFile, key: str) -> np.ndarray:
-    """Read the group of each cell, ``(n_cells,)``."""
-    place = f"{file.path}: obs[{key!r}]"
-    remedy = "Name another column with --group-key."
-    if key not in file.obs:
-        found = "no such column among " + ", ".join(map(str, file.obs.columns))
-        raise InputFileError(place, expected="to be a column with groups", found=found, remedy=remedy)
-    if file.obs[key].isna().any():
-        cell = file.obs.index[file.obs[key].isna()][0]
-        raise InputFileError(
-            place, expected="a group for each cell", found=f"none at cell {str(cell)!r}", remedy=remedy
-        )
-    return file.obs[key].astype(str).to_numpy()
+def find_repeated_cells(cells: Cells) -> np.ndarray:
+    """Find cells that are in the data twice: the same counts of the same 100 genes or more.
+
+    Of such cells the one whose id comes first stays, whatever their order.
+
+    Returns
+    -------
+    Id of the cell that stays for each other one, empty for the rest, ``(n_cells,)``.
+    """
+    hashes = cells.obs[ROW_HASH].to_numpy()
+    originals = np.full(len(hashes), "", dtype=object)
+    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero((hashes != 0) & (sizes[group] > 1))
+    if not len(suspects):
+        return originals
+    rows = cells.counts.take_rows(suspects).load()
+    first: dict[bytes, str] = {}
+    ids = cells.obs.index[suspects].to_numpy(dtype=str)
+    for position in np.argsort(ids, kind="stable"):
+        span = slice(rows.indptr[position], rows.indptr[position + 1])
+        content = rows.indices[span].tobytes() + rows.data[span].tobytes()
+        originals[suspects[position]] = first.setdefault(content, ids[position])
+    originals[suspects[originals[suspects] == ids]] = ""
+    return originals
+
+
+def _read_obs(
+    file: CountsFile, name: str, columns: Columns, *, has_table: bool, n_files: int
+) -> pd.DataFrame:
+    """Read what a file's cell table says of its cells."""
+    obs = pd.DataFrame(index=_check_cell_ids(file))
+    if not has_table:
+        obs[keys.LABEL] = read_labels(file.obs, columns.label, place=str(file.path)).to_numpy()
+    obs[keys.SOURCE] = name
+    lane = read_obs_names(file, columns.lane, option="--lane-key") if columns.lane else None
+    if lane is None:
+        obs[keys.LANE] = name
+    else:
+        obs[keys.LANE] = lane if n_files == 1 else np.char.add(f"{name}:", lane.astype(str)).astype(object)
+    if columns.group == keys.SOURCE and keys.SOURCE not in file.obs:
+        obs[keys.GROUP] = name
+    elif columns.group:
+        obs[keys.GROUP] = read_obs_names(file, columns.group, option="--group-key")
+    return obs
 
 
 def _check_cell_ids(file: CountsFile) -> pd.Index:
@@ -192,11 +224,54 @@ def _check_cell_ids(file: CountsFile) -> pd.Index:
     return cell_ids
 
 
-def _read_all(file: CountsFile) -> csr_matrix:
-    """Read all rows, chunk by chunk."""
+def _make_unique(obs: pd.DataFrame) -> pd.Index:
+    """Add the source to ids that several sources use."""
+    if obs.index.is_unique:
+        return obs.index
+    is_shared = obs.index.duplicated(keep=False)
+    say(f"{is_shared.sum()} cells of different sources have the same id; their source is added to it")
+    named = obs.index + "-" + obs[keys.SOURCE]
+    return pd.Index(np.where(is_shared, named, obs.index))
+
+
+def _name_genes(files: list[CountsFile]) -> list[pd.Index]:
+    """Name each file's genes by the same kind of ids: those of the first file's index."""
+    first = clean_gene_ids(files[0].var.index)
+    return [first, *(choose_gene_column(file.var, first.unique()) for file in files[1:])]
+
+
+def _append(
+    file: CountsFile, gene_ids: pd.Index, shared: pd.Index, columns: Columns, store: CountsStore
+) -> pd.DataFrame:
+    """Append a file's counts to the store, and measure its cells over all of its genes."""
+    target = shared.get_indexer(gene_ids).astype(np.int32)
+    is_mito = find_mito_genes(gene_ids).astype(np.float64)
+    parts = []
     with track(None, f"reading {file.path.name}", total=file.n_cells, unit="cell") as bar:
-        chunks = []
-        for _, chunk in file.iter_chunks(_CHUNK_SIZE):
-            chunks.append(chunk)
+        for _, chunk in file.iter_chunks(CHUNK_SIZE):
+            aligned = move_columns(chunk, target, n_columns=len(shared))
+            if not aligned.data.all():
+                aligned.eliminate_zeros()
+            store.append(aligned)
+            is_rich = np.diff(aligned.indptr) >= _SAME_COUNTS_MIN_GENES
+            parts.append(_measure(chunk, is_mito).assign(**{ROW_HASH: hash_rows(aligned) * is_rich}))
             bar.update(chunk.shape[0])
-    return vstack(chunks, format="csr")
+    measured = pd.concat(parts, ignore_index=True)
+    if columns.depth:
+        measured[keys.DEPTH] = read_depth(file, columns.depth)
+    if columns.n_genes:
+        measured[keys.N_GENES] = read_obs_numbers(file, columns.n_genes, option="--n-genes-key")
+    return measured
+
+
+def _measure(counts: csr_matrix, is_mito: np.ndarray) -> pd.DataFrame:
+    """Measure cells by scanpy's QC metrics."""
+    depth = sum_depth(counts)
+    mito = counts @ is_mito
+    return pd.DataFrame(
+        {
+            keys.DEPTH: depth,
+            keys.N_GENES: count_genes_per_cell(counts),
+            keys.PCT_MITO: 100 * np.divide(mito, depth, out=np.zeros_like(depth), where=depth > 0),
+        }
+    )

@@ -1,5 +1,6 @@
 """Figures, drawn without pyplot: no window, no global state."""
 
+import io
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from annotary import keys
 
+_DPI = 120
 _CELL_INCHES = 0.55
 _LEAST_SHOWN = 0.005
 
@@ -157,6 +159,13 @@ def draw_trials(trials: pd.DataFrame, *, title: str) -> Figure:
     axis.legend()
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Draw a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
 
 
 def format_table(rows: Sequence[dict[str, object]]) -> str:

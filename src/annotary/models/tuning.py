@@ -7,17 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from scipy.sparse import csr_matrix
 from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedKFold
 
-from annotary.errors import LabelError
 from annotary.models.base import Annotator
 from annotary.models.baselines import Baseline, Params
+from annotary.models.folds import Fold
 from annotary.progress import track
 from annotary.quality.prepare import PreparedCells, log_normalize
-
-_MIN_FOLDS = 2
 
 
 @dataclass(frozen=True)
@@ -67,41 +63,30 @@ class TuningResult:
 
 def tune(
     baseline: Baseline,
-    cells: PreparedCells,
-    codes: np.ndarray,
+    folds: list[Fold],
     *,
     n_trials: int,
-    n_folds: int,
     seed: int,
     target_sum: float,
     on_trial: Callable[[TrialRecord], None],
 ) -> TuningResult:
-    """Search hyperparameters by stratified cross-validation.
+    """Search hyperparameters by cross-validation.
 
     Parameters
     ----------
     baseline
         What to tune.
-    cells, codes
-        Training and validation cells ``(n_cells, n_panel)`` with their labels ``(n_cells,)``.
+    folds
+        Training and validation cells, prepared.
     n_trials
         Trials; the first one is ``baseline.first_trial``.
-    n_folds
-        Folds of a trial; fewer when the smallest class has fewer cells.
     seed
-        Seed of the folds, of the sampler and of every fit.
+        Seed of the sampler and of every fit.
     target_sum
         Counts that each cell is scaled to before log1p.
     on_trial
         Called as each trial ends.
-
-    Raises
-    ------
-    LabelError
-        If a class has a single cell.
     """
-    log_expr = log_normalize(cells, target_sum=target_sum)
-    folds = split_folds(codes, n_folds=n_folds, seed=seed)
     trials: list[TrialRecord] = []
     with _quiet_optuna():
         study = optuna.create_study(direction="maximize", sampler=_make_sampler(n_trials, seed))
@@ -111,9 +96,7 @@ def tune(
             trial = study.ask()
             start = time.perf_counter()
             params = baseline.suggest(trial)
-            scores = _score_folds(
-                baseline, log_expr, codes, params, folds=folds, seed=seed, target_sum=target_sum
-            )
+            scores = _score_folds(baseline, folds, params, seed=seed, target_sum=target_sum)
             value = float(np.mean(scores))
             study.tell(trial, value)
             record = TrialRecord(number, params, value, scores, time.perf_counter() - start)
@@ -139,48 +122,16 @@ def fit_best(
     return baseline.to_annotator(estimator, target_sum=target_sum)
 
 
-def split_folds(codes: np.ndarray, *, n_folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Split cells into folds that each have every class, in both parts.
-
-    Returns
-    -------
-    Rows to fit and rows to score, for each fold.
-
-    Raises
-    ------
-    LabelError
-        If a class has a single cell.
-    """
-    sizes = np.bincount(codes)
-    rarest = int(sizes.argmin())
-    if sizes[rarest] < _MIN_FOLDS:
-        raise LabelError(
-            "tuning",
-            expected=f"at least {_MIN_FOLDS} training and validation cells of each label",
-            found=f"{sizes[rarest]} of label number {rarest}",
-            remedy="Merge, relabel or remove these cells, and preprocess again.",
-        )
-    folds = StratifiedKFold(min(n_folds, int(sizes[rarest])), shuffle=True, random_state=seed)
-    return list(folds.split(np.zeros(len(codes)), codes))
-
-
 def _score_folds(
-    baseline: Baseline,
-    log_expr: csr_matrix,
-    codes: np.ndarray,
-    params: Params,
-    *,
-    folds: list[tuple[np.ndarray, np.ndarray]],
-    seed: int,
-    target_sum: float,
+    baseline: Baseline, folds: list[Fold], params: Params, *, seed: int, target_sum: float
 ) -> tuple[float, ...]:
     """Fit and score each fold: macro-F1, ``(n_folds,)``."""
     scores = []
-    for fitted, held_out in folds:
-        estimator = baseline.fit(log_expr[fitted], codes[fitted], params, seed=seed, n_jobs=-1)
+    for fold in folds:
+        estimator = baseline.fit(fold.fitted, fold.fitted_codes, params, seed=seed, n_jobs=-1)
         model = baseline.to_annotator(estimator, target_sum=target_sum)
-        predicted = model.predict_log_expr(log_expr[held_out]).argmax(axis=1)
-        scores.append(float(f1_score(codes[held_out], predicted, average="macro")))
+        predicted = model.predict_log_expr(fold.held_out).argmax(axis=1)
+        scores.append(float(f1_score(fold.held_out_codes, predicted, average="macro")))
     return tuple(scores)
 
 

@@ -1,139 +1,251 @@
-"""Doublets by SOLO (Bernstein et al. 2020, Cell Systems); the only module that imports scvi-tools."""
+"""Doublets, lane by lane: which cells are called, and what to make of how many."""
 
-import contextlib
-import io
-import logging
-import math
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import anndata
-import lightning.pytorch as lightning
 import numpy as np
-import scvi
-from lightning.pytorch.utilities.seed import isolate_rng
+import pandas as pd
 from scipy.sparse import csr_matrix
-from tqdm import tqdm
 
 from annotary.data.counts import count_cells_per_gene, sum_depth
-from annotary.progress import track
-from annotary.quality.panel import rank_by_variability
+from annotary.errors import CountsError
+
+DoubletMethod = Literal["solo", "scrublet"]
 
 N_TOP_GENES = 2000
+"""Highly variable genes of a lane that doublets are looked for on."""
 MIN_CELLS = 50
 """Below this many cells there is nothing to simulate doublets from."""
+MIN_GENES = 30
+"""Below this many genes there is nothing to tell doublets by."""
 
-_CALL_ABOVE = 0.5
-_BATCH_CELLS = 128
-_LEAST_STEPS = 360
+LANE_COLUMNS = (
+    "lane", "method", "cells", "doublets", "doublet_rate", "threshold", "epochs", "converged", "note"
+)  # fmt: skip
+CURVE_COLUMNS = ("lane", "network", "epoch", "train_loss", "validation_loss")
+
+_NAMES = {"solo": "SOLO", "scrublet": "Scrublet"}
 _LEAST_CELLS = 3
-_LEAST_EPOCHS = 20
-_MOST_EPOCHS = 400
+_RATE_WARNING = 0.2
+_RATE_REFUSED = 0.5
+_MANY_CELLS = 1000
+"""A lane of this many cells has doublets: about 8, at 0.8 % a 1000 cells (10x Genomics, Chromium 3')."""
 
 
 @dataclass(frozen=True)
-class DoubletCalls:
-    """What SOLO says of each cell.
+class LaneCalls:
+    """What a method says of one lane.
 
     Attributes
     ----------
     probability
-        Probability of being a doublet, ``(n_cells,)``.
+        Probability or score of being a doublet, ``(n_cells,)``.
     is_doublet
         The call, ``(n_cells,)``.
+    threshold
+        Cells above it are called; NaN where the method found none.
+    epochs
+        Epochs that each network was trained; 0 for a method without.
+    converged
+        Whether the calls are fit for use, by the method's own measure.
+    curves
+        ``network``, ``epoch``, ``train_loss`` and ``validation_loss``, one row an epoch.
+    note
+        What a person should know of this lane; empty if nothing.
     """
 
     probability: np.ndarray
     is_doublet: np.ndarray
+    threshold: float
+    epochs: int
+    converged: bool
+    curves: pd.DataFrame
+    note: str = ""
 
 
-def call_doublets(counts: csr_matrix, *, max_epochs: int, seed: int) -> DoubletCalls:
-    """Call doublets with SOLO on the 2000 most variable genes.
+@dataclass(frozen=True)
+class DoubletCalls:
+    """What a method says of each cell of each lane.
+
+    Attributes
+    ----------
+    probability
+        SOLO's probability of being a doublet, or Scrublet's score; NaN for a cell that
+        could not be called, ``(n_cells,)``.
+    is_doublet
+        The call, ``(n_cells,)``.
+    lanes
+        One row a lane: ``lane``, ``method``, ``cells``, ``doublets``, ``doublet_rate``,
+        ``threshold``, ``epochs``, ``converged`` and ``note``. A lane that was not called
+        has no threshold (NaN), is not converged, and the note says why.
+    curves
+        SOLO's losses: ``lane``, ``network`` (``scvi`` or ``solo``), ``epoch`` (from 1),
+        ``train_loss`` and ``validation_loss``; empty for Scrublet.
+    """
+
+    probability: np.ndarray
+    is_doublet: np.ndarray
+    lanes: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def call_doublets(
+    load_lane: Callable[[np.ndarray], csr_matrix],
+    lanes: np.ndarray,
+    *,
+    method: DoubletMethod,
+    max_epochs: int,
+    seed: int,
+) -> DoubletCalls:
+    """Call doublets in each lane by itself; two cells of different lanes never shared a droplet.
 
     Parameters
     ----------
-    counts
-        Raw counts of one lane, ``(n_cells, n_genes)``, at least ``MIN_CELLS`` cells.
+    load_lane
+        Gives the raw counts of some cells, ``(n_rows, n_genes)``, on the genes chosen for
+        their lane; called with the sorted rows of one lane at a time.
+    lanes
+        Lane of each cell, ``(n_cells,)``, str.
+    method
+        ``solo`` or ``scrublet``.
     max_epochs
-        Epochs of the scVI model, and of the classifier on its latent space; 0 lets
-        :func:`choose_epochs` decide.
+        Epochs of each of SOLO's networks; 0 lets it choose.
     seed
-        Seed of both; the process's own random states are left as they were.
+        Seed of each lane, so that a lane's calls do not depend on which others there
+        are; the process's own random states are left as they were.
     """
-    max_epochs = max_epochs or choose_epochs(counts.shape[0])
-    with _quiet_and_seeded(seed):
-        adata = anndata.AnnData(X=_keep_variable_genes(counts))
-        adata.obs_names = [str(cell) for cell in range(adata.n_obs)]
-        scvi.model.SCVI.setup_anndata(adata)
-        network = scvi.model.SCVI(adata)
-        _train(network, "SOLO 1/2: scVI", max_epochs)
-        solo = scvi.external.SOLO.from_scvi_model(network)
-        _train(solo, "SOLO 2/2: classifier", max_epochs)
-        probability = solo.predict(soft=True)["doublet"].to_numpy(dtype=np.float64)
-    return DoubletCalls(probability=probability, is_doublet=probability > _CALL_ABOVE)
+    probability = np.full(len(lanes), np.nan)
+    is_doublet = np.zeros(len(lanes), dtype=bool)
+    report = []
+    curves = []
+    names = np.unique(lanes)
+    for lane in names:
+        rows = np.flatnonzero(lanes == lane)
+        title = f" of lane {lane}" if len(names) > 1 else ""
+        calls = _call_lane(load_lane(rows), method=method, max_epochs=max_epochs, seed=seed, title=title)
+        probability[rows], is_doublet[rows] = calls.probability, calls.is_doublet
+        report.append(_report(str(lane), method, calls))
+        curves.append(calls.curves.assign(lane=str(lane)))
+    return DoubletCalls(
+        probability=probability,
+        is_doublet=is_doublet,
+        lanes=pd.DataFrame(report, columns=list(LANE_COLUMNS)),
+        curves=_join_curves(curves),
+    )
 
 
-def choose_epochs(n_cells: int) -> int:
-    """Choose epochs for a number of cells: at least 360 training steps, and 20 epochs.
+def judge_doublet_rate(lanes: pd.DataFrame, *, place: str) -> list[str]:
+    """Say what is doubtful about each lane's doublets.
 
-    A classifier that has seen fewer steps calls every cell a doublet, since it
-    is trained on twice as many simulated doublets as cells. On the embedded
-    700 cells, 120 steps called 100 % of them, and 360 steps 2 %, with 98 % of
-    50 doublets that had been mixed in.
+    Parameters
+    ----------
+    lanes
+        :attr:`DoubletCalls.lanes`.
+    place
+        File that the cells came from.
+
+    Returns
+    -------
+    Warnings for a person: of lanes that were not called, that did not converge, that have more
+    than 20 % doublets, or none at all among at least 1000 cells.
+
+    Raises
+    ------
+    CountsError
+        If more than half of a lane's cells are called: that is no doublet rate but a failure.
     """
-    steps = max(1, math.ceil(0.9 * n_cells / _BATCH_CELLS))
-    return min(max(math.ceil(_LEAST_STEPS / steps), _LEAST_EPOCHS), _MOST_EPOCHS)
+    warnings = []
+    for row in lanes.itertuples(index=False):
+        name = _NAMES[row.method]
+        lane_place = f"{place}: lane {row.lane!r}" if len(lanes) > 1 else place
+        if row.doublet_rate > _RATE_REFUSED:
+            raise _refuse(lane_place, row.method, row.doublet_rate)
+        if row.note:
+            warnings.append(f"{lane_place}: {row.note}")
+        if row.doublet_rate > _RATE_WARNING:
+            warnings.append(
+                f"{lane_place}: {name} calls {row.doublet_rate:.0%} of the cells doublets; "
+                "more than 20 % is seldom right"
+            )
+        elif row.converged and row.doublets == 0 and row.cells >= _MANY_CELLS:
+            warnings.append(
+                f"{lane_place}: {name} calls none of {row.cells} cells a doublet, which is seldom right "
+                "unless doublets were removed before"
+            )
+    return warnings
 
 
-def _keep_variable_genes(counts: csr_matrix) -> csr_matrix:
-    """Keep the 2000 most variable genes (seurat_v3 works on raw counts), or all of fewer."""
-    counts = counts[:, count_cells_per_gene(counts) >= _LEAST_CELLS]
-    if counts.shape[1] <= N_TOP_GENES:
-        return counts
-    score = rank_by_variability(counts, sum_depth(counts))
-    return counts[:, np.sort(np.argsort(-score, kind="stable")[:N_TOP_GENES])]
+def _call_lane(
+    counts: csr_matrix, *, method: DoubletMethod, max_epochs: int, seed: int, title: str
+) -> LaneCalls:
+    """Call the doublets of one lane, ``(n_cells, n_genes)``, among the cells that have any counts."""
+    counts = csr_matrix(counts[:, count_cells_per_gene(counts) >= _LEAST_CELLS], dtype=np.float32)
+    usable = sum_depth(counts) > 0  # a cell without counts has no logarithm of its depth
+    n_cells, n_genes = int(usable.sum()), counts.shape[1]
+    if n_cells < MIN_CELLS or n_genes < MIN_GENES:
+        return _leave_uncalled(counts.shape[0], f"{n_cells} cells x {n_genes} genes")
+    if method == "solo":
+        from annotary.quality import solo
+
+        calls = solo.call_lane(counts[usable], max_epochs=max_epochs, seed=seed, title=title)
+    else:
+        from annotary.quality import scrublet
+
+        calls = scrublet.call_lane(counts[usable], seed=seed)
+    probability = np.full(len(usable), np.nan)
+    is_doublet = np.zeros(len(usable), dtype=bool)
+    probability[usable], is_doublet[usable] = calls.probability, calls.is_doublet
+    return replace(calls, probability=probability, is_doublet=is_doublet)
 
 
-def _train(model: scvi.model.SCVI | scvi.external.SOLO, title: str, max_epochs: int) -> None:
-    """Train with a progress bar over the epochs."""
-    with track(range(max_epochs), title, unit="epoch") as bar:
-        model.train(
-            max_epochs=max_epochs,
-            batch_size=_BATCH_CELLS,
-            enable_progress_bar=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            callbacks=[_AdvanceBar(bar)],
-        )
+def _leave_uncalled(n_cells: int, size: str) -> LaneCalls:
+    """Call none of a lane that is too small."""
+    return LaneCalls(
+        probability=np.full(n_cells, np.nan),
+        is_doublet=np.zeros(n_cells, dtype=bool),
+        threshold=np.nan,
+        epochs=0,
+        converged=False,
+        curves=pd.DataFrame(),
+        note=f"{size} with counts are too few to look for doublets "
+        f"(at least {MIN_CELLS} x {MIN_GENES}); none is removed",
+    )
 
 
-class _AdvanceBar(lightning.Callback):
-    """Advance a progress bar as each epoch ends."""
+def _report(lane: str, method: DoubletMethod, calls: LaneCalls) -> dict[str, object]:
+    """Make a lane's row of the report."""
+    was_called = not np.isnan(calls.probability).all()
+    return {
+        "lane": lane,
+        "method": method,
+        "cells": len(calls.is_doublet),
+        "doublets": int(calls.is_doublet.sum()),
+        "doublet_rate": float(calls.is_doublet.mean()) if was_called else np.nan,
+        "threshold": calls.threshold,
+        "epochs": calls.epochs,
+        "converged": calls.converged,
+        "note": calls.note,
+    }
 
-    def __init__(self, bar: "tqdm[int]") -> None:
-        self._bar = bar
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Count one epoch."""
-        self._bar.update()
+def _join_curves(curves: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join the lanes' losses; an empty table with all columns where there are none."""
+    trained = [table for table in curves if "network" in table]
+    if not trained:
+        return pd.DataFrame(columns=list(CURVE_COLUMNS))
+    return pd.concat(trained, ignore_index=True)[list(CURVE_COLUMNS)]
 
 
-@contextlib.contextmanager
-def _quiet_and_seeded(seed: int) -> Iterator[None]:
-    """Seed scvi-tools for a while, and keep its and Lightning's chatter off standard error."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "scvi")]
-    levels = [logger.level for logger in loggers]
-    seed_before = scvi.settings.seed
-    with isolate_rng(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        scvi.settings.seed = seed
-        try:
-            yield
-        finally:
-            scvi.settings.seed = seed_before
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+def _refuse(place: str, method: DoubletMethod, rate: float) -> CountsError:
+    """Refuse a lane of which most cells are called."""
+    is_solo = method == "solo"
+    reason = "SOLO has not converged" if is_solo else "Scrublet does not tell doublets apart"
+    return CountsError(
+        place,
+        expected=f"a doublet rate of at most {_RATE_REFUSED:.0%}",
+        found=f"{rate:.0%}: {reason}",
+        remedy="Raise --doublet-epochs, or pass --doublets none."
+        if is_solo
+        else "Pass --doublets solo or none.",
+    )

@@ -3,14 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import csr_matrix
 
-from annotary.data.counts import count_cells_per_gene, sum_depth
 from annotary.errors import CountsError
 
 _MAD_TO_SD = 1.4826
-_MITO_PREFIX = "mt-"
 
 
 @dataclass(frozen=True)
@@ -32,26 +28,6 @@ class QualityThresholds:
     min_counts: int
     max_pct_mito: float
     n_mads: float
-
-
-def measure_pct_mito(counts: csr_matrix, gene_ids: pd.Index) -> np.ndarray:
-    """Measure the share of mitochondrial counts (genes named ``MT-`` or ``mt-``).
-
-    Parameters
-    ----------
-    counts
-        Raw counts, ``(n_cells, n_genes)``.
-    gene_ids
-        Symbols of the columns, ``(n_genes,)``.
-
-    Returns
-    -------
-    Percent of the counts in ``counts``, ``(n_cells,)``; 0 where there are none.
-    """
-    is_mito = gene_ids.str.lower().str.startswith(_MITO_PREFIX)
-    total = sum_depth(counts)
-    mito = sum_depth(counts[:, np.flatnonzero(is_mito)])
-    return 100 * np.divide(mito, total, out=np.zeros_like(total), where=total > 0)
 
 
 def judge_cells(
@@ -115,13 +91,15 @@ def _measure_mads(values: np.ndarray) -> np.ndarray:
     return np.divide(distance, mad, out=np.zeros_like(distance), where=mad > 0)
 
 
-def find_common_genes(counts: csr_matrix, *, min_cells: int, place: str) -> np.ndarray:
+def find_common_genes(n_expressing: np.ndarray, *, n_cells: int, min_cells: int, place: str) -> np.ndarray:
     """Find the genes that enough cells express.
 
     Parameters
     ----------
-    counts
-        Raw counts, ``(n_cells, n_genes)``.
+    n_expressing
+        Cells that express each gene, ``(n_genes,)``.
+    n_cells
+        Cells in all.
     min_cells
         Fewest cells of a common gene.
     place
@@ -136,12 +114,12 @@ def find_common_genes(counts: csr_matrix, *, min_cells: int, place: str) -> np.n
     CountsError
         If there is none.
     """
-    common = count_cells_per_gene(counts) >= min_cells
+    common = n_expressing >= min_cells
     if not common.any():
         raise CountsError(
             place,
             expected=f"genes that at least {min_cells} cells express",
-            found=f"none among {counts.shape[1]} genes in {counts.shape[0]} cells",
+            found=f"none among {len(n_expressing)} genes in {n_cells} cells",
             remedy="Lower --min-cells, or give more cells.",
         )
     return common

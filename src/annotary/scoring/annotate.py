@@ -69,7 +69,7 @@ def annotate_file(
     bundle
         The model.
     path
-        h5ad file with raw counts; never written to.
+        h5ad file with raw counts, or log1p values that give them back; never written to.
     counts_layer
         Layer with the counts; empty looks in ``layers["counts"]``, ``.raw``, ``X``.
     depth_key
@@ -86,7 +86,7 @@ def annotate_file(
     GeneOverlapError
         If it has too few of the model's genes.
     """
-    with open_counts(path, counts_layer=counts_layer) as counts_file:
+    with open_counts(path, counts_layer=counts_layer, depth_key=depth_key) as counts_file:
         gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
         n_found = count_shared(gene_ids, bundle.spec.panel)
         depth = read_depth(counts_file, depth_key)

@@ -12,11 +12,11 @@ import pandas as pd
 
 from annotary import keys
 from annotary.data.atomic import replacing
+from annotary.data.discovery import ANNOTATED_SUFFIX
 from annotary.data.hashing import hash_strings
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
 
-SUFFIX = ".annotated.h5ad"
 _KEPT_SUFFIX = "_before_annotary"
 
 
@@ -61,7 +61,7 @@ class ScoreRecord:
 
 def name_output(source: Path, folder: Path) -> Path:
     """Name the annotated file of an input: ``NAME.annotated.h5ad``."""
-    return folder / f"{source.name.removesuffix('.h5ad').removesuffix('.annotated')}{SUFFIX}"
+    return folder / f"{source.name.removesuffix('.h5ad').removesuffix('.annotated')}{ANNOTATED_SUFFIX}"
 
 
 def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:

@@ -1,5 +1,7 @@
 """baselines: tune logistic regression and random forest, log the best of each."""
 
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,7 @@ from annotary.evaluation.figures import draw_trials
 from annotary.log import say
 from annotary.models.base import Annotator
 from annotary.models.baselines import BASELINES, Baseline, Params
+from annotary.models.folds import Fold, make_folds
 from annotary.models.tuning import TrialRecord, fit_best, tune
 from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
@@ -26,11 +29,20 @@ def baselines(config: BaselinesConfig) -> list[Candidate]:
         seen = dataset.take(keys.TRAIN, keys.VALIDATION)
         spec = make_spec(dataset)
         cells = spec.prepare(seen.counts, dataset.var.index, depth=seen.depth)
+        settings = json.loads(dataset.record.config)
+        folds = make_folds(
+            seen,
+            dataset.var.index,
+            method=settings["panel_method"],
+            n_top_genes=settings["n_top_genes"],
+            target_sum=spec.target_sum,
+            panel=dataset.panel if dataset.record.leaky else None,
+        )
         candidates = []
         for baseline in BASELINES.values():
-            model, best_params = _train(baseline, cells, seen.codes, spec.target_sum, config, run)
-            settings = config.model_dump() | {"best_params": best_params}
-            bundle = make_bundle(model, spec, dataset, run_id=run.run_id, settings=settings)
+            model, best_params = _train(baseline, cells, seen.codes, folds, spec.target_sum, config, run)
+            resolved = config.model_dump() | {"best_params": best_params}
+            bundle = make_bundle(model, spec, dataset, run_id=run.run_id, settings=resolved)
             candidates.append(log_bundle(bundle))
         return candidates
 
@@ -39,6 +51,7 @@ def _train(
     baseline: Baseline,
     cells: PreparedCells,
     codes: np.ndarray,
+    folds: list[Fold],
     target_sum: float,
     config: BaselinesConfig,
     run: StageRun,
@@ -56,10 +69,8 @@ def _train(
 
     tuned = tune(
         baseline,
-        cells,
-        codes,
+        folds,
         n_trials=config.n_trials,
-        n_folds=config.n_folds,
         seed=config.seed,
         target_sum=target_sum,
         on_trial=log,

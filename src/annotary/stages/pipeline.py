@@ -63,6 +63,10 @@ def run_pipeline(config: MainConfig) -> Outcome:
             say(f"nothing is annotated: there is no champion and mode is {config.mode}")
             return Outcome(evaluated=evaluated, promotion=promotion, scored=[])
         scored = score(
-            config.part(ScoreConfig, input=str(prepared.counts_path), depth_key=prepared.columns.depth)
+            config.part(
+                ScoreConfig,
+                input=",".join(str(source.h5ad) for source in prepared.sources),
+                depth_key=prepared.columns.depth,
+            )
         )
         return Outcome(evaluated=evaluated, promotion=promotion, scored=scored)

@@ -53,8 +53,7 @@ def score(config: ScoreConfig) -> list[ScoredFile]:
     """
     with stage_run("score", config) as run:
         version = resolve_alias(config.model_name, config.alias)
-        source = Path(config.input)
-        inputs = find_inputs(source)
+        inputs = find_inputs(config.input)
         output = make_folder(Path(config.output))
         bundle = load(version.uri)
         say(f"{version.name} version {version.number} ({bundle.model.kind}), alias {config.alias}")
@@ -65,14 +64,14 @@ def score(config: ScoreConfig) -> list[ScoredFile]:
             try:
                 scored.append(_score_file(path, output, bundle, version, config, run))
             except AnnotaryError as error:
-                if not source.is_dir():
+                if inputs == [Path(config.input)]:
                     raise
                 warn(str(error))
                 refused.append(error)
         _record(run, scored, refused)
         if refused:
             raise InputFileError(
-                source,
+                config.input,
                 expected="files that can all be annotated",
                 found=f"{len(refused)} of {len(inputs)} that cannot (named above), "
                 f"such as {refused[0].place}",

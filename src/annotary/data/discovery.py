@@ -1,0 +1,120 @@
+"""Which files a person means by an input: a file, a folder, or several of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from annotary.data.atomic import TEMPORARY_PREFIX
+from annotary.data.tenx import MATRIX_NAMES
+from annotary.errors import InputFileError
+
+_ENDINGS = (".h5ad", ".h5ad.gz", ".h5", ".zarr", ".npy")
+ANNOTATED_SUFFIX = ".annotated.h5ad"
+"""Ending of the files that scoring writes; they are no inputs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file (or folder of one matrix) of an input.
+
+    Attributes
+    ----------
+    name
+        Its name without ending, different from the other sources' names.
+    path
+        Where it lies.
+    h5ad
+        h5ad file with its content: itself, or what it was converted to.
+    """
+
+    name: str
+    path: Path
+    h5ad: Path
+
+
+def split_list(text: str) -> list[Path]:
+    """Split a comma-separated list of paths; a path that exists as it stands is one."""
+    whole = Path(text)
+    if whole.exists() or "," not in text:
+        return [whole]
+    return [Path(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def find_sources(text: str) -> list[Source]:
+    """List the sources of an input, in the order of the list and by name within a folder.
+
+    Parameters
+    ----------
+    text
+        A file, a folder with files of any known format, or several of them separated by commas.
+
+    Raises
+    ------
+    InputFileError
+        If a folder holds nothing readable, or a file is named twice.
+    """
+    paths = [path for part in split_list(text) for path in _open_folder(part)]
+    for position, path in enumerate(paths):
+        if path.resolve() in {other.resolve() for other in paths[:position]}:
+            raise InputFileError(
+                path, expected="to be named once", found="it twice", remedy="Name each file once."
+            )
+    names = [_strip_ending(path.name) for path in paths]
+    names = [
+        f"{path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
+        for path, name in zip(paths, names, strict=True)
+    ]
+    names = [f"{name}-{position}" if names.count(name) > 1 else name for position, name in enumerate(names)]
+    return [Source(name=name, path=path, h5ad=path) for name, path in zip(names, paths, strict=True)]
+
+
+def _open_folder(path: Path) -> list[Path]:
+    """List the sources of a folder; a matrix folder, a zarr store or a file is one itself."""
+    if not path.is_dir():
+        return [_check_readable(path)]
+    if _is_matrix(path):
+        return [path]
+    found = sorted(
+        inner
+        for inner in path.iterdir()
+        if not inner.name.startswith((TEMPORARY_PREFIX, "."))
+        and not inner.name.endswith(ANNOTATED_SUFFIX)
+        and (_is_matrix(inner) if inner.is_dir() else inner.name.endswith(_ENDINGS))
+    )
+    if not found:
+        raise InputFileError(
+            path,
+            expected=f"files ending in {', '.join(_ENDINGS)}, or 10x matrix folders",
+            found=f"{len(list(path.iterdir()))} files of other kinds",
+            remedy="Name another folder or file with --input.",
+        )
+    return found
+
+
+def _check_readable(path: Path) -> Path:
+    """Refuse a file that is not there or cannot be opened."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise InputFileError(
+            path,
+            expected="to be a file that can be read",
+            found="no such file" if missing else (error.strerror or str(error)).lower(),
+            remedy="Check the path; relative paths start from the folder of the call."
+            if missing
+            else "Ask for the right to read it, for instance with chmod u+r.",
+        ) from error
+    return path
+
+
+def _is_matrix(folder: Path) -> bool:
+    """Tell a folder that holds one matrix."""
+    return folder.suffix == ".zarr" or any((folder / name).exists() for name in MATRIX_NAMES)
+
+
+def _strip_ending(name: str) -> str:
+    """Drop the ending of a known format."""
+    for ending in sorted(_ENDINGS, key=len, reverse=True):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name

@@ -1,0 +1,137 @@
+"""Cell Ranger's two forms of counts, read by row: the HDF5 file and the matrix market folder."""
+
+import contextlib
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from annotary import keys
+from annotary.data.triplets import RowBuckets
+
+MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
+
+_LINES_AT_A_TIME = 1 << 20
+
+
+class TenxRows:
+    """The ``matrix`` group of a 10x HDF5 file; it is stored by barcode."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        n_genes, n_cells = (int(size) for size in group["shape"][...])
+        self.shape = (n_cells, n_genes)
+        self.dtype = np.dtype(group["data"].dtype)
+        self._group = group
+        self._starts = group["indptr"][...].astype(np.int64)
+        if len(self._starts) != n_cells + 1:
+            raise ValueError(f"{len(self._starts) - 1} columns for {n_cells} barcodes")
+
+    def __getitem__(self, rows: slice) -> csr_matrix:
+        """Read the rows of consecutive barcodes, ``(n_rows, n_genes)``."""
+        start, stop, _ = rows.indices(self.shape[0])
+        first, last = self._starts[start], self._starts[stop]
+        values, indices = self._group["data"][first:last], self._group["indices"][first:last]
+        starts = self._starts[start : stop + 1] - first
+        return csr_matrix((values, indices, starts), shape=(stop - start, self.shape[1]))
+
+
+def read_tenx_rows(group: h5py.Group) -> tuple[pd.DataFrame, pd.DataFrame, TenxRows]:
+    """Read the tables of a 10x HDF5 file (Cell Ranger 3 and later) and open its rows.
+
+    Returns
+    -------
+    Barcodes ``(n_cells, 0)``; features by name with ``gene_ids`` and ``feature_types``,
+    ``(n_genes, 2)``; rows.
+    """
+    features = group["features"]
+    var = pd.DataFrame(
+        {
+            "gene_ids": features["id"].asstr()[...],
+            keys.FEATURE_TYPES: features["feature_type"].asstr()[...],
+        },
+        index=features["name"].asstr()[...],
+    )
+    obs = pd.DataFrame(index=group["barcodes"].asstr()[...])
+    return obs, var, TenxRows(group)
+
+
+@contextlib.contextmanager
+def read_market_rows(folder: Path, scratch: Path) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, RowBuckets]]:
+    """Read a matrix market folder: barcodes, features (or genes), and rows sorted on disk.
+
+    Yields
+    ------
+    Barcodes ``(n_cells, 0)``; features by name with ``gene_ids`` and ``feature_types``,
+    ``(n_genes, 2)``; rows, which lie in ``scratch`` until the block ends.
+
+    Raises
+    ------
+    ValueError, OSError
+        If a file is missing, or the three do not agree.
+    """
+    barcodes = _read_table(folder, "barcodes.tsv")
+    try:
+        features = _read_table(folder, "features.tsv")
+    except FileNotFoundError:
+        features = _read_table(folder, "genes.tsv")
+    names = features[1] if features.shape[1] > 1 else features[0]
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=pd.Index(names.to_numpy()))
+    var[keys.FEATURE_TYPES] = features[2].to_numpy() if features.shape[1] > 2 else keys.GENE_EXPRESSION
+    path = _find(folder, "matrix.mtx")
+    rows = _read_triplets(path, (len(barcodes), len(var)), scratch)
+    try:
+        yield pd.DataFrame(index=pd.Index(barcodes[0].to_numpy())), var, rows
+    finally:
+        rows.close()
+
+
+def _find(folder: Path, name: str) -> Path:
+    """Find a file, plain or gzipped."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"no {name} or {name}.gz")
+
+
+def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    """Read a table without header, all text."""
+    return pd.read_csv(
+        _find(folder, name), sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3
+    )
+
+
+def _read_triplets(path: Path, shape: tuple[int, int], scratch: Path) -> RowBuckets:
+    """Read a matrix market file, genes x barcodes, into rows of barcodes."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        kind = file.readline().split()
+        if kind[:3] != ["%%MatrixMarket", "matrix", "coordinate"] or kind[3] not in ("integer", "real"):
+            raise ValueError(f"{' '.join(kind)[:60]!r} is no matrix market header of numbers")
+        line = file.readline()
+        while line.startswith("%"):
+            line = file.readline()
+        n_genes, n_cells, n_stored = map(int, line.split())
+        if (n_cells, n_genes) != shape:
+            raise ValueError(
+                f"{n_genes} x {n_cells} in {path.name}, {shape[1]} features and {shape[0]} barcodes"
+            )
+        rows = RowBuckets(scratch, shape, n_stored=n_stored, dtype=np.dtype(np.float64))
+        n_found = 0
+        chunks = pd.read_csv(
+            file,
+            sep=r"\s+",
+            header=None,
+            names=["gene", "cell", "value"],
+            dtype={"gene": np.int64, "cell": np.int64, "value": np.float64},
+            chunksize=_LINES_AT_A_TIME,
+        )
+        for chunk in chunks if n_stored else ():
+            n_found += len(chunk)
+            cells, genes = chunk["cell"].to_numpy() - 1, chunk["gene"].to_numpy() - 1
+            rows.add(cells, genes, chunk["value"].to_numpy())
+    if n_found != n_stored:
+        raise ValueError(f"{n_found} values where the header says {n_stored}")
+    return rows

@@ -1,0 +1,268 @@
+"""The first half of preprocess: read every cell, and keep the labelled, good, single ones."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from annotary import __version__, keys
+from annotary.config import PreprocessConfig
+from annotary.data.atomic import make_folder, replacing
+from annotary.data.discovery import Source
+from annotary.data.hashing import hash_source, hash_strings
+from annotary.data.labels import count_rare_labels
+from annotary.data.source import Cells, Columns, find_repeated_cells, read_cells
+from annotary.errors import InputFileError, summarize
+from annotary.evaluation.doublet_figures import draw_doublet_training
+from annotary.evaluation.figures import to_png
+from annotary.evaluation.quality_figures import draw_doublets, draw_quality
+from annotary.log import say, warn
+from annotary.quality.doublets import N_TOP_GENES, DoubletCalls, call_doublets, judge_doublet_rate
+from annotary.quality.qc import QualityThresholds, judge_cells
+from annotary.quality.variable_genes import find_variable_genes
+from annotary.tracking import to_json
+
+_SUMMARY_NAME = "summary.json"
+_REMOVED_NAME = "removed_cells"
+
+_SETTINGS = (
+    "preset",
+    "min_cells_per_label",
+    "min_genes",
+    "min_counts",
+    "max_pct_mito",
+    "n_mads",
+    "min_cells",
+    "doublets",
+    "doublet_epochs",
+    "counts_layer",
+    "seed",
+)
+"""Parameters that decide which cells are kept."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What was kept, and what there is to tell of the rest.
+
+    Attributes
+    ----------
+    cells
+        Labelled, good, single cells.
+    steps
+        Cells and genes after each step.
+    removed
+        ``cell_id``, ``label`` and ``reason`` of each cell that was left out, ``(n_removed, 3)``.
+    tables
+        Other tables by name.
+    pictures
+        Pictures by name, PNG.
+    metrics
+        Other figures by name.
+    notes
+        What may be wrong, for people.
+    """
+
+    cells: Cells
+    steps: dict[str, int]
+    removed: pd.DataFrame
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def hash_cleaning(sources: list[Source], columns: Columns, config: PreprocessConfig) -> str:
+    """Hash all that decides what :func:`clean_cells` gives: content of the inputs, and settings."""
+    settings = {name: getattr(config, name) for name in _SETTINGS} | vars(columns)
+    labels = hash_source(Path(config.labels)) if config.labels else ""
+    inputs = sorted(f"{source.name}\t{hash_source(source.path)}" for source in sources)
+    return hash_strings([to_json(settings), labels, __version__, *inputs])
+
+
+@contextlib.contextmanager
+def clean_cells(
+    sources: list[Source], columns: Columns, folder: Path, config: PreprocessConfig
+) -> Iterator[Cleaning]:
+    """Read the sources and keep the labelled, good, single cells; their counts lie on disk meanwhile."""
+    with read_cells(
+        sources,
+        columns,
+        folder,
+        counts_layer=config.counts_layer,
+        label_table=Path(config.labels) if config.labels else None,
+    ) as cells:
+        steps = {"cells_read": len(cells.obs), "genes_read": len(cells.gene_ids)}
+        draft = Cleaning(cells=cells, steps=steps, removed=pd.DataFrame())
+        labels = cells.obs[keys.LABEL]
+        draft = _leave_out(draft, np.where(labels.isna(), "no label", ""), "cells_labelled")
+        copies = find_repeated_cells(draft.cells)
+        reasons = np.where(copies != "", "same counts as " + pd.Series(copies).astype(str), "")
+        draft = _leave_out(draft, reasons, "cells_not_repeated")
+        measured = draft.cells.obs
+        in_notebook_order = config.preset == "seed"
+        if in_notebook_order:
+            draft = _remove_doublets(draft, config)
+        draft = _leave_out(draft, _judge(draft.cells, config), "cells_after_qc")
+        if not in_notebook_order:
+            draft = _remove_doublets(draft, config)
+        rare = _find_rare(draft.cells.obs[keys.LABEL], config.min_cells_per_label)
+        draft = _leave_out(draft, rare, "cells_kept")
+        draft.pictures["quality"] = to_png(draw_quality(measured, _list_limits(config)))
+        yield draft
+
+
+def write_cleaning(cleaning: Cleaning, folder: Path) -> Path:
+    """Write all but the cells into a folder, as :func:`read_cleaning` reads it."""
+    folder = make_folder(folder)
+    summary = {"steps": cleaning.steps, "metrics": cleaning.metrics, "notes": cleaning.notes}
+    with replacing(folder / _SUMMARY_NAME) as path:
+        path.write_text(json.dumps(summary, indent=1))
+    for name, table in {_REMOVED_NAME: cleaning.removed, **cleaning.tables}.items():
+        with replacing(folder / f"{name}.csv") as path:
+            table.to_csv(path, index=False)
+    for name, picture in cleaning.pictures.items():
+        with replacing(folder / f"{name}.png") as path:
+            path.write_bytes(picture)
+    return folder
+
+
+def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
+    """Read what :func:`write_cleaning` wrote of these cells.
+
+    Raises
+    ------
+    InputFileError
+        If something is missing.
+    """
+    try:
+        summary = json.loads((folder / _SUMMARY_NAME).read_text())
+        tables = {
+            path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""])
+            for path in sorted(folder.glob("*.csv"))
+        }
+        return Cleaning(
+            cells=cells,
+            steps=summary["steps"],
+            removed=tables.pop(_REMOVED_NAME),
+            tables=tables,
+            pictures={path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))},
+            metrics=summary["metrics"],
+            notes=summary["notes"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputFileError(
+            folder,
+            expected="to be the record of an earlier preprocess",
+            found=f"{summarize(error)}",
+            remedy="Pass --reuse false to start anew.",
+        ) from error
+
+
+def _leave_out(draft: Cleaning, reasons: np.ndarray, step: str) -> Cleaning:
+    """Leave out the cells that have a reason, ``(n_cells,)``, and note it."""
+    obs = draft.cells.obs
+    bad = np.asarray(reasons != "", dtype=bool)
+    table = pd.DataFrame(
+        {
+            "cell_id": obs.index[bad],
+            "label": obs[keys.LABEL].to_numpy()[bad],
+            "reason": np.asarray(reasons, dtype=object)[bad],
+        }
+    )
+    for reason, size in shorten_reasons(table["reason"]).value_counts().items():
+        say(f"left out {size} cells: {reason}")
+    return replace(
+        draft,
+        cells=draft.cells.take(~bad) if bad.any() else draft.cells,
+        steps=draft.steps | {step: int((~bad).sum())},
+        removed=pd.concat([draft.removed, table]),
+    )
+
+
+def shorten_reasons(reasons: pd.Series) -> pd.Series:
+    """Drop what differs from cell to cell."""
+    return reasons.str.replace(r"^same counts as .*", "same counts as another cell", regex=True)
+
+
+def _judge(cells: Cells, config: PreprocessConfig) -> np.ndarray:
+    """Say what is wrong with the quality of each cell, ``(n_cells,)``."""
+    thresholds = QualityThresholds(
+        min_genes=config.min_genes,
+        min_counts=config.min_counts,
+        max_pct_mito=config.max_pct_mito,
+        n_mads=config.n_mads,
+    )
+    n_genes, depth, pct_mito = (
+        cells.obs[name].to_numpy() for name in (keys.N_GENES, keys.DEPTH, keys.PCT_MITO)
+    )
+    return judge_cells(n_genes, depth, pct_mito, thresholds=thresholds, place=cells.place)
+
+
+def _list_limits(config: PreprocessConfig) -> dict[str, float]:
+    """List the thresholds that are drawn."""
+    names = ("min_genes", "min_counts", "max_pct_mito")
+    return {name: float(getattr(config, name)) for name in names}
+
+
+def _find_rare(labels: pd.Series, min_cells: int) -> np.ndarray:
+    """Say which cells have a label that few cells have, ``(n_cells,)``."""
+    rare = count_rare_labels(labels, min_cells=min_cells)
+    reasons = {name: f"{name!r} has {size} cells, fewer than {min_cells}" for name, size in rare.items()}
+    return labels.map(lambda label: reasons.get(label, "")).to_numpy(dtype=object)
+
+
+def _remove_doublets(draft: Cleaning, config: PreprocessConfig) -> Cleaning:
+    """Call doublets in each lane, and leave them out."""
+    if config.doublets == "none":
+        return replace(draft, steps=draft.steps | {"cells_after_doublets": len(draft.cells.obs)})
+    cells = draft.cells
+    calls = call_doublets(
+        lambda rows: _load_lane(cells.take(rows)),
+        cells.obs[keys.LANE].to_numpy(dtype=str),
+        method=config.doublets,
+        max_epochs=config.doublet_epochs,
+        seed=config.seed,
+    )
+    for warning in (notes := judge_doublet_rate(calls.lanes, place=cells.place)):
+        warn(warning)
+    called = cells.obs.assign(**{keys.DOUBLET_PROBABILITY: calls.probability, keys.DOUBLET: calls.is_doublet})
+    columns = [keys.LABEL, keys.SOURCE, keys.LANE, keys.DOUBLET_PROBABILITY, keys.DOUBLET]
+    tables = {
+        "doublets": called[columns].rename_axis("cell_id").reset_index(),
+        "doublets_by_lane": calls.lanes,
+        "doublets_by_label": called.groupby(keys.LABEL)[keys.DOUBLET]
+        .agg(cells="size", doublet_rate="mean")
+        .reset_index(),
+    }
+    pictures = {"doublets": to_png(draw_doublets(called, calls.lanes["threshold"].mean()))}
+    if len(calls.curves):
+        pictures["doublet_training"] = to_png(draw_doublet_training(calls.curves))
+    draft = replace(
+        draft,
+        cells=replace(cells, obs=called),
+        tables=draft.tables | tables,
+        pictures=draft.pictures | pictures,
+        metrics=draft.metrics | _measure_doublets(calls),
+        notes=draft.notes + notes,
+    )
+    reasons = np.where(calls.is_doublet, f"doublet ({config.doublets})", "")
+    return _leave_out(draft, reasons, "cells_after_doublets")
+
+
+def _measure_doublets(calls: DoubletCalls) -> dict[str, float]:
+    """Measure the share of doublets, and of the lanes in which the caller has converged."""
+    return {
+        "doublet_rate": float(calls.is_doublet.mean()),
+        "doublet_lanes_converged": float(calls.lanes["converged"].astype(bool).mean()),
+    }
+
+
+def _load_lane(cells: Cells) -> csr_matrix:
+    """Load a lane's counts of its most variable genes, ``(n_cells, at most 2000)``."""
+    return cells.take_genes(find_variable_genes(cells, n_top_genes=N_TOP_GENES)).counts.load()

@@ -1,0 +1,132 @@
+"""The report of a dataset: whole, escaped, and one page that loads nothing."""
+
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+from conftest import PROJECT
+from matplotlib.figure import Figure
+
+from annotary.evaluation.dataset_report import make_report
+from annotary.evaluation.figures import to_png
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+EVIL = '<script>alert(1)</script> & "x"'
+QUOTED = """it's "a" source's <name>.h5ad"""
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; ``open_tags`` is empty if all are closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open_tags: list[str] = []
+        self.cells: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open_tags.append(tag)
+        if tag in {"td", "th"}:
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data):
+        if self.open_tags and self.open_tags[-1] in {"td", "th"}:
+            self.cells[-1] += data
+
+    def find(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def row_after(self, name: str, n_cells: int) -> list[str]:
+        start = self.cells.index(name) + 1
+        return self.cells[start : start + n_cells]
+
+
+def make_example(**changes) -> str:
+    labels = pd.DataFrame(
+        {"train": [1200, 7], "validation": [150, 1], "test": [300, 2]}, index=[EVIL, "T cell"]
+    )
+    arguments = {
+        "title": "Dataset of cells",
+        "facts": {"Source": QUOTED, "SHA-256": "ab" * 32, "Settings": "seed: 42\nsplit: stratified"},
+        "steps": {"cells_read": 2000, "cells_after_qc": 1660, "genes_read": 32738, "genes_in_panel": 1200},
+        "removed": pd.DataFrame({"reason": ["doublet (SOLO)", EVIL], "cells": [1300, 40]}),
+        "labels": labels,
+        "pictures": {f"Picture of {EVIL}": to_png(Figure(figsize=(1, 1)))},
+        "notes": [f"Careful: {EVIL}"],
+    }
+    return make_report(**arguments | changes)
+
+
+def test_every_text_is_escaped():
+    html = make_example(title=EVIL, facts={EVIL: EVIL, "Source": QUOTED})
+    page = Page(html)
+    assert not page.find("script")
+    assert not page.find("name")
+    assert "alert(1)" in html
+    assert EVIL in page.cells
+    assert QUOTED in page.cells
+    assert page.find("img")[0]["alt"] == f"Picture of {EVIL}"
+
+
+def test_the_page_loads_nothing_and_runs_nothing():
+    html = make_example()
+    page = Page(html)
+    assert page.open_tags == []
+    assert [image["src"].split(",")[0] for image in page.find("img")] == ["data:image/png;base64"]
+    assert not page.find("link")
+    assert not re.search(r"https?:|url\(|@import|\son\w+=", html)
+    policy = [meta["content"] for meta in page.find("meta") if "http-equiv" in meta]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_steps_show_what_is_left_and_what_was_removed():
+    page = Page(make_example())
+    assert page.row_after("read", 3) == ["2,000", "", "100.0 %"]
+    assert page.row_after("after QC", 3) == ["1,660", "340", "83.0 %"]
+    assert page.row_after("in panel", 3) == ["1,200", "31,538", "3.7 %"]
+
+
+def test_tables_have_totals_with_separators_on_the_right():
+    html = make_example()
+    page = Page(html)
+    assert page.row_after("T cell", 4) == ["7", "1", "2", "10"]
+    assert page.row_after("doublet (SOLO)", 1) == ["1,300"]
+    totals = [page.cells[index + 1 :] for index, cell in enumerate(page.cells) if cell == "All"]
+    assert totals[0][0] == "1,340"
+    assert totals[1][:4] == ["1,207", "151", "302", "1,660"]
+    assert "text-align: right" in re.search(r"td\.number \{[^}]*\}", html).group()
+
+
+def test_an_empty_dataset_s_page_is_whole():
+    html = make_example(
+        facts={},
+        steps={"cells_read": 0, "cells_kept": 0},
+        removed=pd.DataFrame({"reason": [], "cells": []}),
+        labels=pd.DataFrame({"train": [], "test": []}),
+        pictures={},
+        notes=[],
+    )
+    page = Page(html)
+    assert page.open_tags == []
+    assert "No cell was removed." in html
+    assert not page.find("img")
+
+
+def test_the_same_contents_give_the_same_page():
+    assert make_example() == make_example()
+
+
+def test_long_facts_are_folded_away_and_short_ones_are_not():
+    page = Page(make_example(facts={"Settings": "a: 1\n" * 100, "Seed": "42"}))
+    assert len(page.find("details")) == 1
+
+
+def test_the_template_lies_inside_the_package():
+    assert (PROJECT / "src/annotary/evaluation/templates/dataset.html").is_file()
