@@ -12,6 +12,7 @@ from annotary import keys
 from annotary.data.dataset import (
     Dataset,
     DatasetRecord,
+    DatasetTables,
     hash_dataset_cells,
     read_dataset,
     reread_cells,
@@ -70,9 +71,8 @@ def path(dataset, tmp_path):
 
 def write(dataset, path, chunk_size=7):
     chunks = (dataset.counts[start : start + chunk_size] for start in range(0, N_CELLS, chunk_size))
-    return write_dataset(
-        path, chunks, dataset.obs, dataset.var, lambda found: replace(dataset.record, counts_hash=found)
-    )
+    record = replace(dataset.record, counts_hash="")
+    return write_dataset(path, chunks, DatasetTables(obs=dataset.obs, var=dataset.var, record=record))
 
 
 def test_dataset_survives_its_file(dataset, path):
@@ -143,7 +143,7 @@ def test_a_write_that_fails_leaves_nothing(dataset, tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match="No space left"):
-        write_dataset(tmp_path / "full.h5ad", fail(), dataset.obs, dataset.var, lambda found: dataset.record)
+        write_dataset(tmp_path / "full.h5ad", fail(), dataset)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import anndata
@@ -160,13 +160,7 @@ def hash_dataset_cells(counts: csr_matrix, obs: pd.DataFrame, gene_ids: pd.Index
     return hasher.digest()
 
 
-def write_dataset(
-    path: Path,
-    chunks: Iterable[csr_matrix],
-    obs: pd.DataFrame,
-    var: pd.DataFrame,
-    make_record: Callable[[str], DatasetRecord],
-) -> DatasetTables:
+def write_dataset(path: Path, chunks: Iterable[csr_matrix], tables: DatasetTables) -> DatasetTables:
     """Write a dataset file, whole or not at all, without holding its counts.
 
     Parameters
@@ -175,18 +169,20 @@ def write_dataset(
         File to write.
     chunks
         Raw counts of all cells in order, ``(any, n_genes)`` each.
-    obs, var
-        Tables of the cells ``(n_cells, any)`` and genes ``(n_genes, any)``.
-    make_record
-        Makes the record, given the hash of the counts.
+    tables
+        All but the counts; the hash of the counts in the record is worked out.
+
+    Returns
+    -------
+    The tables with that hash.
 
     Raises
     ------
     OutputError
         If the operating system refuses to write.
     """
-    hasher = CellHasher(var.index)
-    hashed = _list_hashed(obs)
+    obs, var = tables.obs, tables.var
+    hasher, hashed = CellHasher(var.index), _list_hashed(obs)
     with replacing(path) as temporary:
         anndata.AnnData(obs=obs, var=var).write_h5ad(temporary)
         with h5py.File(temporary, "a") as file:
@@ -199,11 +195,11 @@ def write_dataset(
                     hasher.add(chunk, obs.index[rows], obs=hashed[rows])
                     writer.append(chunk)
                     n_written = rows.stop
-            record = make_record(hasher.digest())
+            record = replace(tables.record, counts_hash=hasher.digest())
             anndata.io.write_elem(
                 file, "uns", {keys.RECORD: json.dumps({"format": _FORMAT} | asdict(record))}
             )
-    return DatasetTables(obs=obs, var=var, record=record)
+    return replace(tables, record=record)
 
 
 def read_dataset(path: Path) -> Dataset:

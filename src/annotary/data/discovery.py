@@ -1,9 +1,11 @@
 """Which files a person means by an input: a file, a folder, or several of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from annotary.data.atomic import TEMPORARY_PREFIX
+from annotary.data.hashing import hash_source
 from annotary.data.tenx import MATRIX_NAMES
 from annotary.errors import InputFileError
 
@@ -29,6 +31,11 @@ class Source:
     name: str
     path: Path
     h5ad: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of its bytes, or of the names and files of a folder."""
+        return hash_source(self.path)
 
 
 def split_list(text: str) -> list[Path]:

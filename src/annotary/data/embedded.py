@@ -4,7 +4,6 @@ import warnings
 
 import anndata
 import numpy as np
-import scanpy
 from scipy.sparse import csr_matrix
 
 from annotary import keys
@@ -30,6 +29,8 @@ def load_embedded() -> anndata.AnnData:
     -------
     Counts in ``X``, ``(700, 765)``, with the original's label and QC columns in obs.
     """
+    import scanpy  # takes a second, and only these data need it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         original = scanpy.datasets.pbmc68k_reduced()

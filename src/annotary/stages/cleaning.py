@@ -81,7 +81,7 @@ def hash_cleaning(sources: list[Source], columns: Columns, config: PreprocessCon
     """Hash all that decides what :func:`clean_cells` gives: content of the inputs, and settings."""
     settings = {name: getattr(config, name) for name in _SETTINGS} | vars(columns)
     labels = hash_source(Path(config.labels)) if config.labels else ""
-    inputs = sorted(f"{source.name}\t{hash_source(source.path)}" for source in sources)
+    inputs = sorted(f"{source.name}\t{source.sha256}" for source in sources)
     return hash_strings([to_json(settings), labels, __version__, *inputs])
 
 

@@ -3,26 +3,20 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from annotary import keys
-from annotary.config import PreprocessConfig
+from annotary.data.atomic import replacing
 from annotary.data.dataset import DatasetTables
-from annotary.data.source import Cells
 from annotary.data.splits import list_fold_tables, make_split_table
 from annotary.evaluation.dataset_report import make_report
-from annotary.evaluation.embedding_figure import draw_embedding
 from annotary.evaluation.figures import draw_class_counts, draw_panel, to_png
 from annotary.log import say, warn
-from annotary.quality.prepare import TARGET_SUM, PreparedCells, log_normalize
 from annotary.stages.cleaning import Cleaning, shorten_reasons
+from annotary.stages.training_picture import TrainingPicture
 from annotary.tracking import StageRun
 
 REPORT_NAME = "dataset.html"
-EMBEDDED_CELLS = 2000
-"""Training cells in the UMAP; a sample, so that its time does not grow with the data."""
-
 _CAPTIONS = {
     "quality": "Quality of all labelled cells, with the thresholds",
     "doublets": "Doublet scores",
@@ -37,8 +31,7 @@ def log_dataset_record(
     run: StageRun,
     dataset: DatasetTables,
     cleaning: Cleaning,
-    steps: dict[str, int],
-    config: PreprocessConfig,
+    picture: TrainingPicture,
     *,
     path: Path,
 ) -> None:
@@ -52,13 +45,12 @@ def log_dataset_record(
         The dataset's tables.
     cleaning
         What was kept and what was left out; its cells are those of the dataset.
-    steps
-        Cells and genes after each step.
-    config
-        Resolved configuration.
+    picture
+        Picture of training cells, on its way; waited for when all else is logged.
     path
         The dataset file.
     """
+    steps = cleaning.steps | {"genes_after_qc": len(dataset.var), "genes_in_panel": len(dataset.panel)}
     for name, size in steps.items():
         say(f"{name.replace('_', ' ')}: {size}")
     notes = list(cleaning.notes)
@@ -72,14 +64,17 @@ def log_dataset_record(
     pictures = cleaning.pictures | {
         "panel": to_png(draw_panel(dataset.var)),
         "class_counts": to_png(draw_class_counts(class_counts)),
-        "umap": _draw_umap(dataset, cleaning.cells, seed=config.seed),
     }
-    for name, picture in pictures.items():
-        run.log_picture(picture, name)
     run.log_metrics({name: float(size) for name, size in steps.items()} | cleaning.metrics)
     run.log_table(class_counts, "class_counts")
     run.log_table(dataset.var, "genes")
     _log_split(run, dataset)
+    run.log_dataset(dataset, path, context="preprocessing")
+    umap = picture.draw()
+    if umap is not None:
+        pictures["umap"] = umap
+    for name, png in pictures.items():
+        run.log_picture(png, name)
     report = make_report(
         title=f"Dataset {dataset.record.source}",
         facts=_list_facts(dataset),
@@ -90,8 +85,8 @@ def log_dataset_record(
         notes=notes,
     )
     run.log_text(report, REPORT_NAME)
-    path.with_name(REPORT_NAME).write_text(report)
-    run.log_dataset(dataset, path, context="preprocessing")
+    with replacing(path.with_name(REPORT_NAME)) as temporary:
+        temporary.write_text(report)
 
 
 def _log_split(run: StageRun, dataset: DatasetTables) -> None:
@@ -104,26 +99,6 @@ def _log_split(run: StageRun, dataset: DatasetTables) -> None:
     run.log_table(table, "split", index=False)
     for fold, of_fold in list_fold_tables(table).items():
         run.log_table(of_fold, f"split_fold_{fold}", index=False)
-
-
-def _draw_umap(dataset: DatasetTables, cells: Cells, *, seed: int) -> bytes:
-    """Draw a sample of the training cells by label and by source, on the panel."""
-    from annotary.quality.embedding import embed_cells  # numba takes seconds to import
-
-    training = np.flatnonzero(dataset.obs[keys.SPLIT] == keys.TRAIN)
-    order = np.argsort(dataset.obs.index[training].to_numpy(dtype=str), kind="stable")
-    drawn = np.random.default_rng(seed).permutation(training[order])[:EMBEDDED_CELLS]
-    drawn = np.sort(drawn)
-    panel = np.flatnonzero(cells.gene_ids.isin(dataset.panel))
-    sample = PreparedCells(
-        counts=cells.counts.take_rows(drawn).take_columns(panel).load(),
-        depth=dataset.obs[keys.DEPTH].to_numpy(dtype=np.float64)[drawn],
-    )
-    positions = embed_cells(log_normalize(sample, target_sum=TARGET_SUM), seed=seed)
-    groups = {"Label": dataset.obs[keys.LABEL].iloc[drawn].astype(str).to_numpy()}
-    if len(dataset.obs[keys.SOURCE].cat.categories) > 1:
-        groups["Source"] = dataset.obs[keys.SOURCE].iloc[drawn].astype(str).to_numpy()
-    return to_png(draw_embedding(positions, groups))
 
 
 def _count_reasons(removed: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from annotary.data.dataset import FILE_NAME, DatasetRecord, DatasetTables, write
 from annotary.data.discovery import Source, find_sources
 from annotary.data.formats import convert_to_h5ad
 from annotary.data.genes import detect_id_type
-from annotary.data.hashing import hash_source, hash_strings
+from annotary.data.hashing import hash_strings
 from annotary.data.labels import encode_labels
 from annotary.data.source import Cells, Columns, name_columns
 from annotary.data.splits import assign_folds, hash_split
@@ -29,6 +29,7 @@ from annotary.stages.cleaning import Cleaning, clean_cells, hash_cleaning, write
 from annotary.stages.dataset_record import log_dataset_record
 from annotary.stages.reuse import CLEANING_FOLDER, CLEANING_TAG, REUSED_TAG, reuse_cleaning
 from annotary.stages.splitting import split_cells, tally_genes
+from annotary.stages.training_picture import start_picture
 from annotary.tracking import StageRun, stage_run, to_json
 
 _SEED_PRESET = {
@@ -75,14 +76,16 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
         config = _apply_preset(config)
         output = make_folder(Path(config.output))
         sources, columns = _find_sources(config, output)
+        target = output / FILE_NAME
         with _get_clean_cells(sources, columns, output, config, run) as cleaning:
-            dataset, steps = _write_dataset(cleaning.cells, sources, columns, config, output / FILE_NAME)
-            steps = cleaning.steps | steps
-            address = run.log_file(output / FILE_NAME, "dataset")
-            run.log_folder(write_cleaning(cleaning, output / CLEANING_FOLDER))
-            log_dataset_record(run, dataset, cleaning, steps, config, path=output / FILE_NAME)
-        say(f"dataset {dataset.record.dataset_hash[:12]}: {output / FILE_NAME}")
-        return Preprocessed(address=address, path=output / FILE_NAME, sources=sources, columns=columns)
+            cells, tables = _design_dataset(cleaning.cells, sources, columns, config)
+            with start_picture(cells, tables, seed=config.seed) as picture:
+                dataset = write_dataset(target, cells.counts.iter_chunks(), tables)
+                address = run.log_file(target, "dataset")
+                run.log_folder(write_cleaning(cleaning, output / CLEANING_FOLDER))
+                log_dataset_record(run, dataset, cleaning, picture, path=target)
+        say(f"dataset {dataset.record.dataset_hash[:12]}: {target}")
+        return Preprocessed(address=address, path=target, sources=sources, columns=columns)
 
 
 def _apply_preset(config: PreprocessConfig) -> PreprocessConfig:
@@ -152,10 +155,10 @@ def _get_clean_cells(
         yield cleaning
 
 
-def _write_dataset(
-    cells: Cells, sources: list[Source], columns: Columns, config: PreprocessConfig, target: Path
-) -> tuple[DatasetTables, dict[str, int]]:
-    """Split the cells, choose the panel on the training side, and write the dataset file."""
+def _design_dataset(
+    cells: Cells, sources: list[Source], columns: Columns, config: PreprocessConfig
+) -> tuple[Cells, DatasetTables]:
+    """Split the cells and choose the panel on the training side: kept genes of the cells, and tables."""
     labels = encode_labels(cells.obs[keys.LABEL], place=f"{cells.place}: obs[{columns.label!r}]")
     sides, groups = split_cells(cells, labels.codes, config, group_column=columns.group)
     folds = assign_folds(
@@ -175,26 +178,21 @@ def _write_dataset(
     )
     var = rank_genes(tally, cells.gene_ids, n_top_genes=config.n_top_genes, among=common)
     obs = _make_obs(cells.obs, labels.names, sides, folds, groups)
-
-    def make_record(counts_hash: str) -> DatasetRecord:
-        return DatasetRecord(
-            source=", ".join(source.path.name for source in sources),
-            source_sha256=_hash_sources(sources),
-            label_key=columns.label,
-            depth_key=columns.depth,
-            label_names=labels.names,
-            id_type=detect_id_type(var.index),
-            counts_hash=counts_hash,
-            split_hash=hash_split(obs.index, sides, folds),
-            panel_hash=hash_panel(var.index[var[keys.IN_PANEL]].sort_values()),
-            leaky=leaky,
-            config=to_json(config.model_dump()),
-            package_version=__version__,
-        )
-
-    kept = cells.take_genes(common).counts.iter_chunks()
-    dataset = write_dataset(target, kept, obs, var, make_record)
-    return dataset, {"genes_after_qc": len(var), "genes_in_panel": len(dataset.panel)}
+    record = DatasetRecord(
+        source=", ".join(source.path.name for source in sources),
+        source_sha256=_hash_sources(sources),
+        label_key=columns.label,
+        depth_key=columns.depth,
+        label_names=labels.names,
+        id_type=detect_id_type(var.index),
+        counts_hash="",  # known when they are written
+        split_hash=hash_split(obs.index, sides, folds),
+        panel_hash=hash_panel(var.index[var[keys.IN_PANEL]].sort_values()),
+        leaky=leaky,
+        config=to_json(config.model_dump()),
+        package_version=__version__,
+    )
+    return cells.take_genes(common), DatasetTables(obs=obs, var=var, record=record)
 
 
 def _make_obs(
@@ -225,5 +223,5 @@ def _make_obs(
 
 def _hash_sources(sources: list[Source]) -> str:
     """Hash the bytes of one source, or of several in any order."""
-    hashes = sorted(hash_source(source.path) for source in sources)
+    hashes = sorted(source.sha256 for source in sources)
     return hashes[0] if len(hashes) == 1 else hash_strings(hashes)
