@@ -1,5 +1,6 @@
 """Fixtures: a tracking store of its own for each test that needs one, and simulated data."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from simulate import write_cells
 
 from annotary.config import MainConfig
+from annotary.quality.embedding import embed_cells
 from annotary.tracking import connect
 
 PROJECT = Path(__file__).parents[1]
@@ -73,6 +75,24 @@ def leave_store() -> None:
         mlflow.end_run("KILLED")
     mlflow.set_tracking_uri(None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
+class EmbeddingHere:
+    """Embeds in the test's own process, which compiles once for all tests."""
+
+    def __init__(self, log_expr, *, seed):
+        self._positions = embed_cells(log_expr, seed=seed)
+
+    def get(self):
+        return self._positions
+
+
+@pytest.fixture(autouse=True)
+def embedding_here(monkeypatch):
+    monkeypatch.setattr(
+        "annotary.stages.training_picture.start_embedding",
+        lambda log_expr, *, seed: contextlib.nullcontext(EmbeddingHere(log_expr, seed=seed)),
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""The embedding in a process of its own: the same positions, and no dataset is lost when it fails."""
+
+import logging
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from annotary.quality import embedding_process
+from annotary.quality.embedding import embed_cells
+from annotary.quality.embedding_process import start_embedding
+
+
+@pytest.fixture
+def log_expr():
+    return csr_matrix(np.random.default_rng(0).poisson(0.5, (60, 40)).astype(np.float32))
+
+
+def test_the_positions_are_those_of_this_process(log_expr):
+    with start_embedding(log_expr, seed=3) as process:
+        positions = process.get()
+    np.testing.assert_array_equal(positions, embed_cells(log_expr, seed=3))
+
+
+def test_a_failure_is_a_warning(log_expr, caplog, monkeypatch):
+    monkeypatch.setattr(embedding_process, "_CELLS_NAME", "../nowhere/cells.npz")
+    monkeypatch.setattr(embedding_process, "save_npz", lambda *args, **options: None)
+    with caplog.at_level(logging.WARNING, logger="annotary"), start_embedding(log_expr, seed=3) as process:
+        assert process.get() is None
+    assert "there is no UMAP, since its process failed: FileNotFoundError" in caplog.text
+
+
+def test_an_error_meanwhile_ends_the_process(log_expr):
+    started = []
+
+    def fail():
+        with start_embedding(log_expr, seed=3) as process:
+            started.append(process._process)
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail()
+    assert started[0].returncode is not None
