@@ -15,6 +15,11 @@ from annotary.evaluation.quality_figures import draw_doublets, draw_quality
 ODD_NAMES = ["$a$b$", "_hidden", r"$\frac{", "a/b\nc", "β-cell <b>", ""]
 
 
+def draw_called(table: pd.DataFrame) -> Figure:
+    called = table.assign(doublet=table["doublet_probability"] > 0.5)
+    return draw_doublets(called, {"a": 0.5, "b": np.nan})
+
+
 def make_cells(n_cells: int, *, n_sources: int = 1, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
@@ -124,20 +129,20 @@ def test_the_same_cells_give_the_same_picture():
 
 def test_the_doublet_rate_is_that_of_the_tested_cells():
     table = pd.DataFrame({"doublet_probability": [0.1, 0.5, 0.6, 0.9, np.nan]})
-    title = read_titles(draw_doublets(table, 0.5))[0]
-    assert title == "Doublets: 2 of 4 cells above 0.5 (50.0%); 1 not tested"
+    title = read_titles(draw_called(table))[0]
+    assert title == "Doublets: 2 of 4 cells (50.0%); 1 not tested"
 
 
 def test_each_lane_has_its_rate():
     table = pd.DataFrame({"doublet_probability": [0.1, 0.9, 0.2, 0.3, 0.4], "lane": list("aabbb")})
-    figure = draw_doublets(table, 0.5)
+    figure = draw_called(table)
     assert read_legend(figure) == ["b: 0.0% of 3 cells", "a: 50.0% of 2 cells"]
     draw(figure)
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.3], [0.0, 1.0]])
 def test_few_doublet_probabilities_are_drawn(values):
-    figure = draw_doublets(pd.DataFrame({"doublet_probability": np.array(values, dtype=np.float64)}), 0.5)
+    figure = draw_called(pd.DataFrame({"doublet_probability": np.array(values, dtype=np.float64)}))
     draw(figure)
     if not np.isfinite(values).any():
         assert read_titles(figure) == ["No cell was tested for doublets"]
@@ -189,7 +194,7 @@ def test_odd_names_are_drawn_as_they_are():
     cells = make_cells(60).assign(source=ODD_NAMES * 10)
     table = pd.DataFrame({"doublet_probability": np.linspace(0, 1, 60), "lane": ODD_NAMES * 10})
     plane = draw_embedding(np.random.default_rng(0).normal(size=(60, 2)), {"$x$ _": np.array(ODD_NAMES * 10)})
-    for figure in (draw_quality(cells, {}), draw_doublets(table, 0.5), plane):
+    for figure in (draw_quality(cells, {}), draw_called(table), plane):
         draw(figure)
     assert "_hidden (10)" in read_legend(plane)
     assert "$a$b$ (10)" in read_legend(plane)

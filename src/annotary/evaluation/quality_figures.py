@@ -126,19 +126,20 @@ def _draw_limits(axis: Axes, values: np.ndarray, *, low: float, high: float) -> 
         axis.text(0.5, 0.8, "0 in every cell", transform=axis.transAxes, ha="center", va="center")
 
 
-def draw_doublets(table: pd.DataFrame, threshold: float) -> Figure:
-    """Draw a histogram of the doublet probability, with the threshold of the call.
+def draw_doublets(table: pd.DataFrame, thresholds: dict[str, float]) -> Figure:
+    """Draw a histogram of the doublet probability, with the thresholds of the calls.
 
     Parameters
     ----------
     table
-        ``doublet_probability`` of each cell, ``(n_cells, 1 or more)``, NaN where there is none;
-        ``lane`` if there are several. Of more than 12 lanes the 11 largest are
-        shown, and the others as one.
-    threshold
-        Cells above it are doublets.
+        ``doublet_probability`` of each cell, NaN where there is none, and its call ``doublet``,
+        ``(n_cells, 2 or more)``; ``lane`` if there are several. Of more than 12 lanes the 11
+        largest are shown, and the others as one.
+    thresholds
+        Lane, and the probability above which its cells are doublets; NaN where there is none.
     """
     probability = table[keys.DOUBLET_PROBABILITY].to_numpy(dtype=np.float64)
+    called = table[keys.DOUBLET].to_numpy(dtype=bool)
     tested = np.isfinite(probability)
     lanes = group_column(table[tested], keys.LANE, most=_MOST_SOURCES)
     n_lanes = len(lanes.names)
@@ -147,7 +148,8 @@ def draw_doublets(table: pd.DataFrame, threshold: float) -> Figure:
     axis = figure.subplots()
     lines = []
     for number, lane in enumerate(lanes.names):
-        values = probability[tested][lanes.codes == number]
+        is_member = lanes.codes == number
+        values = probability[tested][is_member]
         heights = np.histogram(values, edges)[0]
         colour = PALETTE[number % len(PALETTE)]
         style: Literal["-", ":"] = "-" if number < len(PALETTE) else ":"
@@ -155,14 +157,14 @@ def draw_doublets(table: pd.DataFrame, threshold: float) -> Figure:
             axis.stairs(heights, edges, color=colour, alpha=0.6, fill=True)
         else:
             axis.stairs(heights, edges, color=colour, linestyle=style, linewidth=1.5)
-        share = (values > threshold).mean()
+        share = called[tested][is_member].mean()
         text = f"{shorten(lane)}: {share:.1%} of {count_cells(len(values))}"
         lines.append((Line2D([], [], color=colour, linestyle=style), text))
-    axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
-    axis.axvspan(threshold, 1, color=_REMOVED, alpha=0.1, linewidth=0)
+        if np.isfinite(threshold := thresholds.get(lane, np.nan)):
+            axis.axvline(threshold, color=colour, linestyle="--", linewidth=1)
     axis.set(xlabel="Doublet probability", ylabel="Cells", xlim=(0, 1), yscale="log")
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    axis.set_title(_describe_doublets(probability[tested], threshold, n_untested=int((~tested).sum())))
+    axis.set_title(_describe_doublets(called[tested], n_untested=int((~tested).sum())))
     if n_lanes > 1:
         legend = axis.legend(
             *zip(*lines, strict=True),
@@ -175,12 +177,9 @@ def draw_doublets(table: pd.DataFrame, threshold: float) -> Figure:
     return figure
 
 
-def _describe_doublets(probability: np.ndarray, threshold: float, *, n_untested: int) -> str:
+def _describe_doublets(called: np.ndarray, *, n_untested: int) -> str:
     """Say how many cells are called doublets."""
-    if not len(probability):
+    if not len(called):
         return "No cell was tested for doublets"
-    called = probability > threshold
-    said = (
-        f"Doublets: {called.sum():,} of {count_cells(len(called))} above {threshold:g} ({called.mean():.1%})"
-    )
+    said = f"Doublets: {called.sum():,} of {count_cells(len(called))} ({called.mean():.1%})"
     return f"{said}; {n_untested:,} not tested" if n_untested else said

@@ -240,7 +240,9 @@ def _remove_doublets(draft: Cleaning, config: PreprocessConfig) -> Cleaning:
         .agg(cells="size", doublet_rate="mean")
         .reset_index(),
     }
-    pictures = {"doublets": to_png(draw_doublets(called, calls.lanes["threshold"].mean()))}
+    pictures = {
+        "doublets": to_png(draw_doublets(called, calls.lanes.set_index("lane")["threshold"].to_dict()))
+    }
     if len(calls.curves):
         pictures["doublet_training"] = to_png(draw_doublet_training(calls.curves))
     draft = replace(
