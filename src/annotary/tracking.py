@@ -123,10 +123,8 @@ class StageRun:
 
     def log_picture(self, picture: bytes, name: str) -> None:
         """Log a PNG as ``figures/NAME.png``."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}.png"
+        with _log_new_file(f"{name}.png", "figures") as path:
             path.write_bytes(picture)
-            mlflow.log_artifact(str(path), "figures")
 
     def log_text(self, text: str, name: str) -> None:
         """Log a text file."""
@@ -138,7 +136,8 @@ class StageRun:
 
     def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
         """Log a table as ``tables/NAME.csv``."""
-        mlflow.log_text(table.to_csv(index=index), f"tables/{name}.csv")
+        with _log_new_file(f"{name}.csv", "tables") as path:
+            table.to_csv(path, index=index)
 
     def log_file(self, path: Path, folder: str) -> str:
         """Log a file; return its ``runs:/`` address."""
@@ -149,6 +148,15 @@ class StageRun:
         """Record which dataset the run used."""
         mlflow.log_input(LoggedDataset(dataset, path), context=context)
         self.set_tags(describe_dataset(dataset.record))
+
+
+@contextlib.contextmanager
+def _log_new_file(name: str, folder: str) -> Iterator[Path]:
+    """Log a file that the block writes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / name
+        yield path
+        mlflow.log_artifact(str(path), folder)
 
 
 @contextlib.contextmanager

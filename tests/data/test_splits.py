@@ -8,7 +8,7 @@ from annotary import keys
 from annotary.data.splits import (
     assign_folds,
     hash_split,
-    list_fold_tables,
+    iter_fold_tables,
     make_split_table,
     split_by_group,
     split_stratified,
@@ -244,7 +244,7 @@ def test_fold_tables_validate_each_cell_once_and_leave_the_test_side_alone():
     folds = assign_folds(cell_ids, codes, sides, None, **FOLDING)
     table = make_split_table(cell_ids, sides, folds)
     before = table.copy()
-    by_fold = list_fold_tables(table)
+    by_fold = dict(iter_fold_tables(table))
     pd.testing.assert_frame_equal(table, before)
     assert list(by_fold) == [0, 1, 2, 3, 4]
     held_out = []

@@ -182,23 +182,19 @@ def write_dataset(path: Path, chunks: Iterable[csr_matrix], tables: DatasetTable
         If the operating system refuses to write.
     """
     obs, var = tables.obs, tables.var
-    hasher, hashed = CellHasher(var.index), _list_hashed(obs)
-    with replacing(path) as temporary:
-        anndata.AnnData(obs=obs, var=var).write_h5ad(temporary)
-        with h5py.File(temporary, "a") as file:
-            if "X" in file:
-                del file["X"]
-            n_written = 0
-            with CsrWriter(file, "X", len(var), dtype=np.dtype(np.float32), compressed=True) as writer:
-                for chunk in chunks:
-                    rows = slice(n_written, n_written + chunk.shape[0])
-                    hasher.add(chunk, obs.index[rows], obs=hashed[rows])
-                    writer.append(chunk)
-                    n_written = rows.stop
-            record = replace(tables.record, counts_hash=hasher.digest())
-            anndata.io.write_elem(
-                file, "uns", {keys.RECORD: json.dumps({"format": _FORMAT} | asdict(record))}
-            )
+    hasher = CellHasher(var.index)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_frame(file, obs, var)
+        n_written = 0
+        with CsrWriter(file, "X", len(var), dtype=np.dtype(np.float32), compressed=True) as writer:
+            for chunk in chunks:
+                rows = slice(n_written, n_written + chunk.shape[0])
+                hasher.add(chunk, obs.index[rows], obs=_list_hashed(obs.iloc[rows]))
+                writer.append(chunk)
+                n_written = rows.stop
+        record = replace(tables.record, counts_hash=hasher.digest())
+        text = json.dumps({"format": _FORMAT} | asdict(record))
+        anndata.io.write_elem(file, "uns", {keys.RECORD: text})
     return replace(tables, record=record)
 
 
@@ -242,10 +238,10 @@ def reread_cells(path: Path, folder: Path) -> Iterator[Cells]:
             with h5py.File(path) as opened:
                 record = _parse_record(anndata.io.read_elem(opened["uns"])[keys.RECORD])
             store = stack.enter_context(open_store(folder, len(file.var)))
-            hasher, hashed = CellHasher(file.var.index), _list_hashed(file.obs)
+            hasher = CellHasher(file.var.index)
             for start, chunk in file.iter_chunks(CHUNK_SIZE):
                 rows = slice(start, start + chunk.shape[0])
-                hasher.add(chunk, file.obs.index[rows], obs=hashed[rows])
+                hasher.add(chunk, file.obs.index[rows], obs=_list_hashed(file.obs.iloc[rows]))
                 store.append(chunk)
             tables = DatasetTables(obs=file.obs, var=file.var, record=record)
             found = {"counts_hash": hasher.digest()} | _hash_tables(tables)
@@ -281,6 +277,15 @@ def _compare(record: DatasetRecord, found: dict[str, str | tuple[str, ...]], pat
                 found=f"{_shorten(value)}: the file was changed after it was written",
                 remedy="Write it again with annotary preprocess.",
             )
+
+
+def _write_frame(file: h5py.File, obs: pd.DataFrame, var: pd.DataFrame) -> None:
+    """Write all of an AnnData file but X and uns, without the copies that an AnnData object makes."""
+    file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
+    for name, table in (("obs", obs), ("var", var)):
+        anndata.io.write_elem(file, name, table)
+    for name in ("layers", "obsm", "obsp", "varm", "varp"):
+        anndata.io.write_elem(file, name, {})
 
 
 def _list_hashed(obs: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from annotary.data.counts import move_columns
 
 _READ_BYTES = 1 << 20
+_DIGEST_BYTES = 32
 
 
 def hash_file(path: Path) -> str:
@@ -76,7 +77,7 @@ class CellHasher:
         self._whole = hashlib.sha256(hash_strings(names[order]).encode())
         self._target = np.empty(len(names), dtype=np.int32)
         self._target[order] = np.arange(len(names), dtype=np.int32)
-        self._cells: list[bytes] = []
+        self._digests = bytearray()
 
     def add(self, counts: csr_matrix, cell_ids: pd.Index, *, obs: pd.DataFrame) -> None:
         """Add cells.
@@ -99,16 +100,17 @@ class CellHasher:
         for row, (cell_id, *belongs) in enumerate(zip(cell_ids.astype(str), *columns_of, strict=True)):
             first, last = starts[row], starts[row + 1]
             text = "\x1f".join([cell_id, *belongs, ""])
-            digest = hashlib.blake2b(text.encode(), digest_size=32)
+            digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES)
             digest.update(columns[first:last])
             digest.update(values[first:last])
-            self._cells.append(digest.digest())
+            self._digests += digest.digest()
 
     def digest(self) -> str:
         """Give the SHA-256 of all cells, as hexadecimal."""
+        cells = np.frombuffer(self._digests, dtype=f"S{_DIGEST_BYTES}")
+        cells.sort()  # in place: the order in which cells were added is of no use
         whole = self._whole.copy()
-        for cell in sorted(self._cells):
-            whole.update(cell)
+        whole.update(cells.tobytes())
         return whole.hexdigest()
 
 

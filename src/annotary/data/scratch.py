@@ -14,7 +14,7 @@ from annotary.data.atomic import make_folder
 from annotary.data.counts import take_columns
 from annotary.errors import OutputError
 
-CHUNK_SIZE = 2048
+CHUNK_SIZE = 1024
 """Cells in memory at a time."""
 
 _VALUE = np.dtype(np.uint32)

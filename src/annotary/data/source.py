@@ -130,6 +130,20 @@ def read_cells(
     InputFileError, CountsError, LabelError, GeneOverlapError
         If a source, its counts or its labels cannot be used, or they share too few genes.
     """
+    with contextlib.ExitStack() as stores:
+        yield _read_all(sources, columns, folder, stores, counts_layer=counts_layer, label_table=label_table)
+
+
+def _read_all(
+    sources: list[Source],
+    columns: Columns,
+    folder: Path,
+    stores: contextlib.ExitStack,
+    *,
+    counts_layer: str,
+    label_table: Path | None,
+) -> Cells:
+    """Read the sources into a store; of the files, nothing stays in memory but what the result holds."""
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(
@@ -149,19 +163,18 @@ def read_cells(
                 for file, source in zip(files, sources, strict=True)
             ]
         )
+        for name in (keys.SOURCE, keys.LANE):
+            obs[name] = obs[name].astype("category")  # several files' columns lose it
         if label_table:
             obs[keys.LABEL] = read_label_table(label_table, obs.index, columns.label).to_numpy()
         obs = obs.set_index(_make_unique(obs))
         gene_ids = _name_genes(files)
         shared = find_shared_genes(gene_ids, places=[file.place for file in files])
-        store = stack.enter_context(open_store(folder, len(shared)))
-        measured = pd.concat(
-            [_append(file, ids, shared, columns, store) for file, ids in zip(files, gene_ids, strict=True)]
-        )
-        obs = obs.assign(**{name: measured[name].to_numpy() for name in measured})
-        obs[keys.SOURCE] = pd.Categorical(obs[keys.SOURCE])
+        store = stores.enter_context(open_store(folder, len(shared)))
+        for name, values in _measure_all(files, gene_ids, shared, columns, store).items():
+            obs[name] = values
         place = files[0].place if len(files) == 1 else ", ".join(source.name for source in sources)
-        yield Cells(counts=store.view(), obs=obs, gene_ids=shared, place=place)
+        return Cells(counts=store.view(), obs=obs, gene_ids=shared, place=place)
 
 
 def find_repeated_cells(cells: Cells) -> np.ndarray:
@@ -198,16 +211,16 @@ def _read_obs(
     if not has_table:
         obs[keys.LABEL] = read_labels(file.obs, columns.label, place=str(file.path)).to_numpy()
     obs[keys.SOURCE] = name
-    lane = read_obs_names(file, columns.lane, option="--lane-key") if columns.lane else None
-    if lane is None:
-        obs[keys.LANE] = name
+    if columns.lane:
+        lane = read_obs_names(file, columns.lane, option="--lane-key")
+        obs[keys.LANE] = lane if n_files == 1 else [f"{name}:{one}" for one in lane]
     else:
-        obs[keys.LANE] = lane if n_files == 1 else np.char.add(f"{name}:", lane.astype(str)).astype(object)
+        obs[keys.LANE] = name
     if columns.group == keys.SOURCE and keys.SOURCE not in file.obs:
         obs[keys.GROUP] = name
     elif columns.group:
         obs[keys.GROUP] = read_obs_names(file, columns.group, option="--group-key")
-    return obs
+    return obs.astype({keys.SOURCE: "category", keys.LANE: "category"})
 
 
 def _check_cell_ids(file: CountsFile) -> pd.Index:
@@ -240,38 +253,55 @@ def _name_genes(files: list[CountsFile]) -> list[pd.Index]:
     return [first, *(choose_gene_column(file.var, first.unique()) for file in files[1:])]
 
 
+def _measure_all(
+    files: list[CountsFile],
+    gene_ids: list[pd.Index],
+    shared: pd.Index,
+    columns: Columns,
+    store: CountsStore,
+) -> dict[str, np.ndarray]:
+    """Append all files to the store, and measure their cells, ``(n_cells,)`` each."""
+    n_cells = sum(file.n_cells for file in files)
+    measured = {name: np.empty(n_cells) for name in (keys.DEPTH, keys.N_GENES, keys.PCT_MITO)}
+    measured[ROW_HASH] = np.empty(n_cells, dtype=np.uint64)
+    first = 0
+    for file, ids in zip(files, gene_ids, strict=True):
+        rows = slice(first, first + file.n_cells)
+        _append(file, ids, shared, store, {name: values[rows] for name, values in measured.items()})
+        if columns.depth:
+            measured[keys.DEPTH][rows] = read_depth(file, columns.depth)
+        if columns.n_genes:
+            measured[keys.N_GENES][rows] = read_obs_numbers(file, columns.n_genes, option="--n-genes-key")
+        first = rows.stop
+    return measured
+
+
 def _append(
-    file: CountsFile, gene_ids: pd.Index, shared: pd.Index, columns: Columns, store: CountsStore
-) -> pd.DataFrame:
+    file: CountsFile, gene_ids: pd.Index, shared: pd.Index, store: CountsStore, into: dict[str, np.ndarray]
+) -> None:
     """Append a file's counts to the store, and measure its cells over all of its genes."""
     target = shared.get_indexer(gene_ids).astype(np.int32)
     is_mito = find_mito_genes(gene_ids).astype(np.float64)
-    parts = []
     with track(None, f"reading {file.path.name}", total=file.n_cells, unit="cell") as bar:
-        for _, chunk in file.iter_chunks(CHUNK_SIZE):
+        for start, chunk in file.iter_chunks(CHUNK_SIZE):
             aligned = move_columns(chunk, target, n_columns=len(shared))
             if not aligned.data.all():
                 aligned.eliminate_zeros()
             store.append(aligned)
             is_rich = np.diff(aligned.indptr) >= _SAME_COUNTS_MIN_GENES
-            parts.append(_measure(chunk, is_mito).assign(**{ROW_HASH: hash_rows(aligned) * is_rich}))
+            rows = slice(start, start + chunk.shape[0])
+            into[ROW_HASH][rows] = hash_rows(aligned) * is_rich
+            for name, values in _measure(chunk, is_mito).items():
+                into[name][rows] = values
             bar.update(chunk.shape[0])
-    measured = pd.concat(parts, ignore_index=True)
-    if columns.depth:
-        measured[keys.DEPTH] = read_depth(file, columns.depth)
-    if columns.n_genes:
-        measured[keys.N_GENES] = read_obs_numbers(file, columns.n_genes, option="--n-genes-key")
-    return measured
 
 
-def _measure(counts: csr_matrix, is_mito: np.ndarray) -> pd.DataFrame:
-    """Measure cells by scanpy's QC metrics."""
+def _measure(counts: csr_matrix, is_mito: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure cells by scanpy's QC metrics, ``(n_cells,)`` each."""
     depth = sum_depth(counts)
     mito = counts @ is_mito
-    return pd.DataFrame(
-        {
-            keys.DEPTH: depth,
-            keys.N_GENES: count_genes_per_cell(counts),
-            keys.PCT_MITO: 100 * np.divide(mito, depth, out=np.zeros_like(depth), where=depth > 0),
-        }
-    )
+    return {
+        keys.DEPTH: depth,
+        keys.N_GENES: count_genes_per_cell(counts),
+        keys.PCT_MITO: 100 * np.divide(mito, depth, out=np.zeros_like(depth), where=depth > 0),
+    }

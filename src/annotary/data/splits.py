@@ -1,6 +1,7 @@
 """Honest splits: disjoint, complete, the same for the same cells in any order."""
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def split_stratified(
     Side of each cell, ``(n_cells,)``.
     """
     sides = np.full(len(codes), keys.TRAIN, dtype=object)
-    ids = cell_ids.to_numpy(dtype=str)
+    ids = cell_ids.to_numpy(dtype=object)
     for code in np.unique(codes):
         members = np.flatnonzero(codes == code)
         members = rng.permutation(members[np.argsort(ids[members], kind="stable")])
@@ -190,7 +191,7 @@ def assign_folds(
         If a label has a single cell to fit and validate with, or, with groups, is in one group only.
     """
     kept = np.flatnonzero(sides != keys.TEST)
-    kept = kept[np.argsort(cell_ids.to_numpy(dtype=str)[kept], kind="stable")]
+    kept = kept[np.argsort(cell_ids.to_numpy(dtype=object)[kept], kind="stable")]
     names, label = np.unique(codes[kept], return_inverse=True)
     unit = np.arange(len(kept)) if groups is None else np.unique(groups[kept], return_inverse=True)[1]
     n_units = np.bincount(np.unique(np.column_stack([label, unit]), axis=0)[:, 0])
@@ -257,11 +258,11 @@ def make_split_table(cell_ids: pd.Index, sides: np.ndarray, folds: np.ndarray) -
     -------
     ``cell_id``, ``side`` and ``fold`` (-1 for test cells), ``(n_cells, 3)``.
     """
-    table = pd.DataFrame({CELL_ID: cell_ids.to_numpy(dtype=str), SIDE: sides.astype(str), FOLD: folds})
+    table = pd.DataFrame({CELL_ID: cell_ids.to_numpy(dtype=object), SIDE: pd.Categorical(sides), FOLD: folds})
     return table.sort_values(CELL_ID, kind="stable", ignore_index=True)
 
 
-def list_fold_tables(table: pd.DataFrame) -> dict[int, pd.DataFrame]:
+def iter_fold_tables(table: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     """Make the split table of each fold: it validates, the other folds train, test cells stay so.
 
     Parameters
@@ -269,20 +270,17 @@ def list_fold_tables(table: pd.DataFrame) -> dict[int, pd.DataFrame]:
     table
         What :func:`make_split_table` gives, ``(n_cells, 3)``.
 
-    Returns
-    -------
-    Table of each fold by its number, ``(n_cells, 3)`` each.
+    Yields
+    ------
+    Number of each fold, and its table, ``(n_cells, 3)``.
     """
-    is_test = table[SIDE] == keys.TEST
-    return {
-        int(fold): table.assign(
-            **{SIDE: np.select([is_test, table[FOLD] == fold], [keys.TEST, keys.VALIDATION], keys.TRAIN)}
-        )
-        for fold in np.unique(table.loc[~is_test, FOLD])
-    }
+    is_test = (table[SIDE] == keys.TEST).to_numpy()
+    for fold in np.unique(table.loc[~is_test, FOLD]):
+        codes = np.select([is_test, table[FOLD] == fold], [2, 1], 0)
+        yield int(fold), table.assign(**{SIDE: pd.Categorical.from_codes(codes, keys.SIDES)})
 
 
 def hash_split(cell_ids: pd.Index, sides: np.ndarray, folds: np.ndarray) -> str:
     """Hash which cell is on which side and in which fold, in any order of the cells."""
-    rows = zip(cell_ids, sides, folds, strict=True)
-    return hash_strings(sorted(f"{cell}\t{side}\t{fold}" for cell, side, fold in rows))
+    order = np.argsort(cell_ids.to_numpy(dtype=object), kind="stable")
+    return hash_strings(f"{cell_ids[row]}\t{sides[row]}\t{folds[row]}" for row in order)

@@ -16,7 +16,7 @@ from annotary.data.atomic import make_folder, replacing
 from annotary.data.discovery import Source
 from annotary.data.hashing import hash_source, hash_strings
 from annotary.data.labels import count_rare_labels
-from annotary.data.source import Cells, Columns, find_repeated_cells, read_cells
+from annotary.data.source import ROW_HASH, Cells, Columns, find_repeated_cells, read_cells
 from annotary.errors import InputFileError, summarize
 from annotary.evaluation.doublet_figures import draw_doublet_training
 from annotary.evaluation.figures import to_png
@@ -104,7 +104,8 @@ def clean_cells(
         copies = find_repeated_cells(draft.cells)
         reasons = np.where(copies != "", "same counts as " + pd.Series(copies).astype(str), "")
         draft = _leave_out(draft, reasons, "cells_not_repeated")
-        measured = draft.cells.obs
+        del draft.cells.obs[ROW_HASH], copies, reasons, labels
+        draft.pictures["quality"] = to_png(draw_quality(draft.cells.obs, _list_limits(config)))
         in_notebook_order = config.preset == "seed"
         if in_notebook_order:
             draft = _remove_doublets(draft, config)
@@ -113,7 +114,6 @@ def clean_cells(
             draft = _remove_doublets(draft, config)
         rare = _find_rare(draft.cells.obs[keys.LABEL], config.min_cells_per_label)
         draft = _leave_out(draft, rare, "cells_kept")
-        draft.pictures["quality"] = to_png(draw_quality(measured, _list_limits(config)))
         yield draft
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from annotary import keys
 from annotary.data.atomic import replacing
 from annotary.data.dataset import DatasetTables
-from annotary.data.splits import list_fold_tables, make_split_table
+from annotary.data.splits import iter_fold_tables, make_split_table
 from annotary.evaluation.dataset_report import make_report
 from annotary.evaluation.figures import draw_class_counts, draw_panel, to_png
 from annotary.log import say, warn
@@ -97,7 +97,7 @@ def _log_split(run: StageRun, dataset: DatasetTables) -> None:
         dataset.obs[keys.FOLD].to_numpy(),
     )
     run.log_table(table, "split", index=False)
-    for fold, of_fold in list_fold_tables(table).items():
+    for fold, of_fold in iter_fold_tables(table):
         run.log_table(of_fold, f"split_fold_{fold}", index=False)
 
 

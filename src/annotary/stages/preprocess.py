@@ -208,12 +208,13 @@ def _make_obs(
             keys.LABEL: pd.Categorical(cleaned[keys.LABEL], categories=list(label_names)),
             keys.SPLIT: pd.Categorical(sides, categories=list(keys.SIDES)),
             keys.FOLD: folds.astype(np.int16),
-            keys.SOURCE: pd.Categorical(cleaned[keys.SOURCE].astype(str)),
-            keys.LANE: pd.Categorical(cleaned[keys.LANE].astype(str)),
+            keys.SOURCE: cleaned[keys.SOURCE].cat.remove_unused_categories(),
+            keys.LANE: cleaned[keys.LANE].cat.remove_unused_categories(),
         },
         index=cleaned.index,
     )
-    for name in (keys.DEPTH, keys.N_GENES, keys.PCT_MITO, keys.DOUBLET_PROBABILITY, keys.DOUBLET):
+    obs[keys.N_GENES] = cleaned[keys.N_GENES].to_numpy().astype(np.int64)
+    for name in (keys.DEPTH, keys.PCT_MITO, keys.DOUBLET_PROBABILITY, keys.DOUBLET):
         if name in cleaned:
             obs[name] = cleaned[name].to_numpy()
     if groups is not None:
