@@ -243,7 +243,7 @@ def _make_unique(obs: pd.DataFrame) -> pd.Index:
         return obs.index
     is_shared = obs.index.duplicated(keep=False)
     say(f"{is_shared.sum()} cells of different sources have the same id; their source is added to it")
-    named = obs.index + "-" + obs[keys.SOURCE]
+    named = obs.index + "-" + obs[keys.SOURCE].astype(str)
     return pd.Index(np.where(is_shared, named, obs.index))
 
 
