@@ -330,6 +330,18 @@ def test_log1p_input_gives_the_dataset_of_its_counts(store):
     assert run(store, input=source).record.counts_hash == run(store).record.counts_hash
 
 
+@pytest.mark.parametrize("prefix", ["MT-", "mt-"])
+def test_quality_is_measured_as_scanpy_does_over_all_genes(store, prefix):
+    adata = simulate_cells()
+    adata.var_names = [f"{prefix}{gene}" if gene < 9 else f"G{gene:03d}" for gene in range(adata.n_vars)]
+    source = write_part(adata, store / "mito.h5ad")
+    dataset = run(store, input=source, min_cells=150)
+    adata.var["mt"] = adata.var_names.str.startswith(prefix)
+    scanpy.pp.calculate_qc_metrics(adata, qc_vars=["mt"], inplace=True, percent_top=None)
+    for name in (keys.DEPTH, keys.N_GENES, keys.PCT_MITO):
+        np.testing.assert_allclose(dataset.obs[name], adata.obs.loc[dataset.obs.index, name], rtol=1e-5)
+
+
 def test_real_donors_stay_on_one_side(store):
     source = shared_data("kang_pbmc_8684.h5ad")
     dataset = run(store, input=str(source), split="group", group_key="donor", min_genes=100)
