@@ -258,7 +258,7 @@ def test_sparse_matrix_cut_short_is_refused(path):
         del file["X/data"]
         file["X/data"] = data[:100]
     with (
-        pytest.raises(InputFileError, match="needs to be a whole h5ad file"),
+        pytest.raises(InputFileError, match="X needs to be part of a whole h5ad file"),
         open_counts(path) as counts,
     ):
         list(counts.iter_chunks(64))

@@ -1,5 +1,7 @@
 """Counts on disk while a stage runs: read back as they were put in, in any selection, and gone afterwards."""
 
+import anndata
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from annotary.data import scratch
 from annotary.data.scratch import open_store
-from annotary.data.triplets import RowBuckets
+from annotary.data.sparse import CompressedRows
+from annotary.data.triplets import RowBuckets, turn_to_rows
 from annotary.errors import OutputError
 
 N_CELLS, N_GENES = 37, 11
@@ -99,14 +102,9 @@ def test_a_place_outside_the_matrix_is_refused(tmp_path, row, column):
 
 
 def test_a_matrix_stored_by_gene_is_read_by_row_without_being_held(tmp_path, monkeypatch):
-    import anndata
-    import h5py
-
-    from annotary.data.triplets import turn_to_rows
-
     monkeypatch.setattr("annotary.data.triplets._STORED_AT_A_TIME", 25)
     counts = make_counts()
     anndata.AnnData(csc_matrix(counts)).write_h5ad(tmp_path / "csc.h5ad")
     with h5py.File(tmp_path / "csc.h5ad") as file:
-        rows = turn_to_rows(anndata.io.sparse_dataset(file["X"]), tmp_path)
+        rows = turn_to_rows(CompressedRows(file["X"], (N_GENES, N_CELLS)), tmp_path)
         np.testing.assert_array_equal(rows[3:20].toarray(), counts.toarray()[3:20])

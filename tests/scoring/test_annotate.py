@@ -175,7 +175,7 @@ def test_sparse_indices_that_point_outside_the_matrix_are_refused(query, damage)
     query.annotate()
     with h5py.File(query.path, "r+") as file:
         file["X/indices"][7] = damage
-    with pytest.raises(InputFileError, match="to be a whole h5ad file"):
+    with pytest.raises(InputFileError, match="X needs to be part of a whole h5ad file"):
         annotate_file(make_bundle(), query.path)
 
 

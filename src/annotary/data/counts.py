@@ -100,7 +100,8 @@ def move_columns(counts: csr_matrix, target: np.ndarray, *, n_columns: int) -> c
     columns = target[counts.indices]
     kept = columns >= 0
     if kept.all():
-        moved = csr_matrix((counts.data, columns, counts.indptr), shape=(counts.shape[0], n_columns))
+        arrays = (counts.data.copy(), columns, counts.indptr.copy())  # what follows works in place
+        moved = csr_matrix(arrays, shape=(counts.shape[0], n_columns))
     else:
         before = np.concatenate([[0], np.cumsum(kept)])
         moved = csr_matrix(

@@ -1,5 +1,7 @@
 """Which files a person means by an input: a file, a folder, or several of them."""
 
+import errno
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,8 @@ from annotary.errors import InputFileError
 _ENDINGS = (".h5ad", ".h5ad.gz", ".h5", ".zarr", ".npy")
 ANNOTATED_SUFFIX = ".annotated.h5ad"
 """Ending of the files that scoring writes; they are no inputs."""
+CONVERTED_SUFFIX = ".converted.h5ad"
+"""Ending of the h5ad copies of other formats; in a folder they are no inputs beside their originals."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Source:
 def split_list(text: str) -> list[Path]:
     """Split a comma-separated list of paths; a path that exists as it stands is one."""
     whole = Path(text)
-    if whole.exists() or "," not in text:
+    if os.path.exists(whole) or "," not in text:  # no error where a folder on the way is closed
         return [whole]
     return [Path(part.strip()) for part in text.split(",") if part.strip()]
 
@@ -76,15 +80,16 @@ def find_sources(text: str) -> list[Source]:
 
 def _open_folder(path: Path) -> list[Path]:
     """List the sources of a folder; a matrix folder, a zarr store or a file is one itself."""
+    _check_readable(path)
     if not path.is_dir():
-        return [_check_readable(path)]
+        return [path]
     if _is_matrix(path):
         return [path]
     found = sorted(
         inner
         for inner in path.iterdir()
         if not inner.name.startswith((TEMPORARY_PREFIX, "."))
-        and not inner.name.endswith(ANNOTATED_SUFFIX)
+        and not inner.name.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX))
         and (_is_matrix(inner) if inner.is_dir() else inner.name.endswith(_ENDINGS))
     )
     if not found:
@@ -94,24 +99,37 @@ def _open_folder(path: Path) -> list[Path]:
             found=f"{len(list(path.iterdir()))} files of other kinds",
             remedy="Name another folder or file with --input.",
         )
+    for inner in found:
+        _check_readable(inner)
     return found
 
 
-def _check_readable(path: Path) -> Path:
-    """Refuse a file that is not there or cannot be opened."""
+def _check_readable(path: Path) -> None:
+    """Refuse what is not there, cannot be opened, or is neither file nor folder."""
     try:
+        if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        if path.exists() and not path.is_file():  # opening a pipe would wait for another program
+            raise OSError(errno.EINVAL, "a pipe or a device")
         path.open("rb").close()
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
         raise InputFileError(
             path,
-            expected="to be a file that can be read",
-            found="no such file" if missing else (error.strerror or str(error)).lower(),
-            remedy="Check the path; relative paths start from the folder of the call."
-            if missing
-            else "Ask for the right to read it, for instance with chmod u+r.",
+            expected="to be a folder that can be read" if path.is_dir() else "to be a file that can be read",
+            found="no such file"
+            if isinstance(error, FileNotFoundError)
+            else (error.strerror or str(error)).lower(),
+            remedy=_choose_remedy(error),
         ) from error
-    return path
+
+
+def _choose_remedy(error: OSError) -> str:
+    """Say what to do about a path that cannot be opened."""
+    if isinstance(error, PermissionError):
+        return "Ask for the right to read it, for instance with chmod u+r."
+    return "Check the path; relative paths start from the folder of the call."
 
 
 def _is_matrix(folder: Path) -> bool:

@@ -7,21 +7,20 @@ import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
 import numpy as np
 import pandas as pd
-import zarr
-from anndata.abc import CSRDataset
-from scipy.sparse import csr_matrix
+from scipy.sparse import coo_matrix, csr_matrix, issparse
 
 from annotary.data.atomic import replacing
-from annotary.data.csr_writer import CsrWriter
+from annotary.data.discovery import CONVERTED_SUFFIX
 from annotary.data.hdf5 import describe_damage, open_hdf5
-from annotary.data.scratch import CHUNK_SIZE
+from annotary.data.sparse import RowsOnDisk
 from annotary.data.tenx import MATRIX_NAMES, read_market_rows, read_tenx_rows
-from annotary.data.triplets import RowsOnDisk, turn_to_rows
+from annotary.data.zarr_store import copy_zarr, write_rows
 from annotary.errors import InputFileError
 
 _READERS_RAISE = (
@@ -32,15 +31,16 @@ _READERS_RAISE = (
     TypeError,
     AttributeError,
     IndexError,
+    RuntimeError,
+    ImportError,
     zlib.error,
     pickle.UnpicklingError,
 )
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_DENSE_BYTES = 1 << 26
 
 
 def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool = False) -> Path:
-    """Give an h5ad file with a source's content: the source, or ``NAME.h5ad`` written into a folder.
+    """Give an h5ad file with a source's content: the source, or ``NAME.converted.h5ad`` in a folder.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool =
     write = _find_writer(path, allow_pickle=allow_pickle)
     if write is None:
         return path
-    target = folder / f"{name.replace('/', '-')}.h5ad"
+    target = folder / f"{name.replace('/', '-')}{CONVERTED_SUFFIX}"
     with replacing(target) as temporary:
         try:
             write(path, temporary)
@@ -82,7 +82,7 @@ def _find_writer(path: Path, *, allow_pickle: bool) -> Callable[[Path, Path], No
         return None  # the h5ad reader says so
     if path.is_dir():
         if path.suffix == ".zarr":
-            return _write_zarr
+            return copy_zarr
         return _write_10x_folder if any((path / name).exists() for name in MATRIX_NAMES) else None
     if path.suffix == ".npy":
         _check_pickle_allowed(path, allow_pickle)
@@ -116,83 +116,40 @@ def _unzip(path: Path, copy: Path) -> None:
         shutil.copyfileobj(packed, plain)
 
 
-def _write_zarr(path: Path, copy: Path) -> None:
-    store = zarr.open_group(path, mode="r")
-    with h5py.File(copy, "w") as file:
-        for name, value in store.attrs.items():
-            file.attrs[name] = value
-        for name in store:
-            if name in ("X", "layers", "raw"):
-                _copy_matrices(store[name], file, name, copy.parent)
-            else:
-                anndata.io.write_elem(file, name, anndata.io.read_elem(store[name]))
-
-
-def _copy_matrices(element: zarr.Group | zarr.Array, file: h5py.File, name: str, scratch: Path) -> None:
-    """Copy a matrix, or a group of them, in row chunks."""
-    encoding = element.attrs.get("encoding-type")
-    if isinstance(element, zarr.Group) and encoding in ("csr_matrix", "csc_matrix"):
-        matrix = anndata.io.sparse_dataset(element)
-        is_by_row = isinstance(matrix, CSRDataset)
-        rows = matrix if is_by_row else turn_to_rows(matrix, scratch)
-        _write_rows(file, name, rows, shape=matrix.shape, dtype=np.dtype(matrix.dtype))
-    elif isinstance(element, zarr.Group) and (encoding in ("dict", "raw") or name in ("layers", "raw")):
-        group = file.create_group(name)
-        for attribute, value in element.attrs.items():
-            group.attrs[attribute] = value
-        for part in element:
-            _copy_matrices(element[part], file, f"{name}/{part}", scratch)
-    elif isinstance(element, zarr.Array) and element.ndim == 2:
-        dense = file.create_dataset(name, shape=element.shape, dtype=element.dtype)
-        for attribute, value in element.attrs.items():
-            dense.attrs[attribute] = value
-        step = max(1, _DENSE_BYTES // max(element.shape[1] * element.dtype.itemsize, 1))
-        for start in range(0, element.shape[0], step):
-            dense[start : start + step] = element[start : start + step]
-    else:
-        anndata.io.write_elem(file, name, anndata.io.read_elem(element))
-
-
-def _write_rows(
-    file: h5py.File, name: str, rows: RowsOnDisk, *, shape: tuple[int, int], dtype: np.dtype
-) -> None:
-    """Write a matrix that is read by rows."""
-    with CsrWriter(file, name, shape[1], dtype=dtype, compressed=False) as writer:
-        for start in range(0, shape[0], CHUNK_SIZE):
-            writer.append(csr_matrix(rows[start : min(start + CHUNK_SIZE, shape[0])]))
-
-
-def _write_h5ad(
-    copy: Path, obs: pd.DataFrame, var: pd.DataFrame, rows: RowsOnDisk, *, dtype: np.dtype
-) -> None:
+def _write_h5ad(copy: Path, obs: pd.DataFrame, var: pd.DataFrame, rows: RowsOnDisk) -> None:
     """Write tables and rows as an h5ad file."""
     anndata.AnnData(obs=obs, var=var).write_h5ad(copy)
     with h5py.File(copy, "a") as file:
         if "X" in file:
             del file["X"]
-        _write_rows(file, "X", rows, shape=(len(obs), len(var)), dtype=dtype)
+        write_rows(file, "X", rows)
 
 
 def _write_10x_folder(path: Path, copy: Path) -> None:
     with read_market_rows(path, copy.parent) as (obs, var, rows):
-        _write_h5ad(copy, obs, var, rows, dtype=rows.dtype)
+        _write_h5ad(copy, obs, var, rows)
 
 
 def _write_10x_h5(path: Path, copy: Path) -> None:
     with open_hdf5(path, shown_as=path, kind="10x HDF5 file") as file:
-        if "matrix" in file and "features" in file["matrix"]:
-            obs, var, rows = read_tenx_rows(file["matrix"])
-            _write_h5ad(copy, obs, var, rows, dtype=rows.dtype)
-            return
-    import scanpy  # takes a second
-
-    scanpy.read_10x_h5(path, gex_only=False).write_h5ad(copy)  # Cell Ranger 2, a group for each genome
+        obs, var, rows = read_tenx_rows(file)
+        _write_h5ad(copy, obs, var, rows)
 
 
 def _write_npy(path: Path, copy: Path) -> None:
     content = np.load(path, allow_pickle=True).ravel()[0]
-    counts = csr_matrix(content["UMI"])
-    classes = np.asarray(content["classes"]).ravel().astype(str)
+    counts = _check_rows(content["UMI"])
+    classes = pd.Series(np.asarray(content["classes"], dtype=object).ravel())
+    labels = pd.Categorical(classes.map(str).where(classes.notna()))  # None is no label, not a name
     gene_ids = np.asarray(content["gene_ids"]).ravel().astype(str)
-    obs = pd.DataFrame({"cell_type": classes}, index=[f"cell{cell}" for cell in range(counts.shape[0])])
+    obs = pd.DataFrame({"cell_type": labels}, index=[f"cell{cell}" for cell in range(counts.shape[0])])
     anndata.AnnData(X=counts, obs=obs, var=pd.DataFrame(index=gene_ids)).write_h5ad(copy)
+
+
+def _check_rows(matrix: Any) -> csr_matrix:
+    """Make rows of a matrix that was unpickled, which scipy has not checked."""
+    if issparse(matrix) and matrix.format in ("csr", "csc"):
+        matrix.check_format(full_check=True)
+    elif issparse(matrix) and matrix.format == "coo":
+        matrix = coo_matrix((matrix.data, (matrix.row, matrix.col)), shape=matrix.shape)
+    return csr_matrix(matrix)

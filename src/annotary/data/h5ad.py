@@ -1,27 +1,24 @@
 """Raw counts of an h5ad file, read in row chunks."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import anndata.io
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.abc import CSRDataset
 from scipy.sparse import csr_matrix
 
 from annotary import keys
 from annotary.data.counts import validate_counts
+from annotary.data.h5ad_elements import find_genes, open_matrix, read_table
 from annotary.data.hdf5 import describe_damage, open_hdf5
 from annotary.data.recover import Log1pScale, find_scale, recover_counts
-from annotary.data.triplets import RowBuckets, turn_to_rows
+from annotary.data.sparse import DenseRows, RowsOnDisk
 from annotary.errors import CountsError, InputFileError
 
 _PROBE_CELLS = 64
-_MOST_DENSE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class CountsFile:
     place: str
     obs: pd.DataFrame
     var: pd.DataFrame
-    _matrix: h5py.Dataset | CSRDataset | RowBuckets
+    _matrix: RowsOnDisk
     _is_gene: np.ndarray
     _scale: Log1pScale | None = None
     _depth: np.ndarray | None = None
@@ -73,9 +70,8 @@ class CountsFile:
         InputFileError
             If the file ends early or is damaged.
         """
-        if isinstance(self._matrix, h5py.Dataset):
-            row_bytes = self._matrix.shape[1] * self._matrix.dtype.itemsize
-            chunk_size = max(1, min(chunk_size, _MOST_DENSE_BYTES // max(row_bytes, 1)))
+        if isinstance(self._matrix, DenseRows):
+            chunk_size = min(chunk_size, self._matrix.most_rows)
         for start in range(0, self.n_cells, chunk_size):
             stop = min(start + chunk_size, self.n_cells)
             counts = self._read_rows(start, stop)
@@ -128,10 +124,10 @@ class CountsFile:
     def _read_rows(self, start: int, stop: int) -> csr_matrix:
         """Read rows in their own dtype, without columns that are no genes."""
         try:
-            rows = csr_matrix(self._matrix[start:stop])
-            rows.check_format(full_check=True)  # indices of a damaged file may point anywhere
+            rows = self._matrix[start:stop]
         except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise describe_damage(self.path, error) from error
+            element = self.place.removeprefix(f"{self.path}: ")
+            raise describe_damage(self.path, error, element=element) from error
         return rows if self._is_gene.all() else rows[:, self._is_gene]
 
 
@@ -247,6 +243,7 @@ def _list_places(file: h5py.File, counts_layer: str) -> list[tuple[str, str, str
         places = [
             (f'layers["{keys.COUNTS_LAYER}"]', f"layers/{keys.COUNTS_LAYER}", "var"),
             (".raw", "raw/X", "raw/var"),
+            (".raw", "raw.X", "raw.var"),  # anndata 0.6
             ("X", "X", "var"),
         ]
     return [place for place in places if place[1] in file]
@@ -256,46 +253,9 @@ def _read_place(
     file: h5py.File, path: Path, *, name: str, address: str, var_address: str, scratch: Path | None
 ) -> CountsFile:
     """Open one matrix of the file with its tables, checking that their shapes agree."""
-    try:
-        obs = anndata.io.read_elem(file["obs"])
-        var = anndata.io.read_elem(file[var_address])
-        element = file[address]
-        matrix = element if isinstance(element, h5py.Dataset) else anndata.io.sparse_dataset(element)
-        if not isinstance(matrix, h5py.Dataset | CSRDataset):
-            matrix = turn_to_rows(matrix, scratch or Path(tempfile.gettempdir()))
-        shape = tuple(matrix.shape)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise describe_damage(path, error) from error
-    if shape != (len(obs), len(var)):
-        raise InputFileError(
-            f"{path}: {name}",
-            expected=f"{len(obs)} cells x {len(var)} genes, as its obs and var tables say",
-            found=" x ".join(map(str, shape)),
-            remedy="Write the file again with anndata's write_h5ad.",
-        )
-    for axis, size in zip(("cell", "gene"), shape, strict=True):
-        if size == 0:
-            raise InputFileError(
-                f"{path}: {name}",
-                expected=f"at least one {axis}",
-                found=f"{shape[0]} cells x {shape[1]} genes",
-                remedy="Check how the file was written.",
-            )
-    is_gene = np.ones(len(var), dtype=bool)
-    if keys.FEATURE_TYPES in var:
-        is_gene = (var[keys.FEATURE_TYPES] == keys.GENE_EXPRESSION).to_numpy()
-    if not is_gene.any():
-        raise InputFileError(
-            f"{path}: var[{keys.FEATURE_TYPES!r}]",
-            expected=f"features of the type {keys.GENE_EXPRESSION!r}",
-            found=", ".join(sorted(map(str, var[keys.FEATURE_TYPES].unique()))),
-            remedy="Give a file with gene expression.",
-        )
-    return CountsFile(
-        path=path,
-        place=f"{path}: {name}",
-        obs=obs,
-        var=var[is_gene],
-        _matrix=matrix,
-        _is_gene=is_gene,
-    )
+    obs = read_table(file, "obs", path=path)
+    var = read_table(file, var_address, path=path)
+    place = f"{path}: {name}"
+    matrix = open_matrix(file, address, (len(obs), len(var)), place=place, path=path, scratch=scratch)
+    is_gene = find_genes(var, path)
+    return CountsFile(path=path, place=place, obs=obs, var=var[is_gene], _matrix=matrix, _is_gene=is_gene)

@@ -83,9 +83,9 @@ def _list_groups(group: h5py.Group, path: Path) -> list[h5py.Group]:
         link = group.get(name, getlink=True)
         place = f"{path}: {group.name.rstrip('/')}/{name}"
         if isinstance(link, h5py.ExternalLink):
-            raise _describe_outside(place, f"a link to {link.filename!r}")
+            raise _describe_outside(place, f"an external link to {link.filename!r}")
         if isinstance(link, h5py.SoftLink):
-            raise _describe_outside(place, f"a link to {link.path!r}")
+            raise _describe_outside(place, f"a soft link to {link.path!r}")
         item = group[name]
         if isinstance(item, h5py.Group):
             groups.append(item)
@@ -93,7 +93,7 @@ def _list_groups(group: h5py.Group, path: Path) -> list[h5py.Group]:
             if item.is_virtual:
                 raise _describe_outside(place, "a virtual dataset")
             if item.external:
-                raise _describe_outside(place, f"a dataset stored in {item.external[0][0]!r}")
+                raise _describe_outside(place, f"an external dataset, stored in {item.external[0][0]!r}")
     return groups
 
 
@@ -107,11 +107,13 @@ def _describe_outside(place: str, found: str) -> InputFileError:
     )
 
 
-def describe_damage(path: Path, error: Exception, *, kind: str = "h5ad file") -> InputFileError:
-    """Describe a file that its reader cannot read."""
+def describe_damage(
+    path: Path, error: Exception, *, kind: str = "h5ad file", element: str = ""
+) -> InputFileError:
+    """Describe a file, or one element of it, that its reader cannot read."""
     return InputFileError(
-        path,
-        expected=f"to be a whole {kind}",
-        found=f"an unreadable one ({summarize(error)})",
+        f"{path}: {element}" if element else path,
+        expected=f"to be {'part of ' if element else ''}a whole {kind}",
+        found=f"an unreadable {'element' if element else 'one'} ({summarize(error)})",
         remedy="Copy or write it again; it may have been cut short.",
     )

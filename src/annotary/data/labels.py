@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from annotary.data.hashing import hash_file
 from annotary.errors import LabelError, summarize
 
 MIN_CELLS_PER_LABEL = 3
@@ -47,10 +48,7 @@ def read_labels(obs: pd.DataFrame, label_key: str, *, place: str) -> pd.Series:
             found=f"the columns {columns}",
             remedy="Name the column with --label-key.",
         )
-    values = obs[label_key]
-    labels = values.astype(object).where(values.notna(), None)
-    labels = labels.map(lambda value: str(value).strip() if value is not None else None)
-    labels = labels.where(~labels.isin(_NOT_A_LABEL), None)
+    labels = _clean_labels(obs[label_key])
     if labels.isna().all():
         raise LabelError(
             f"{place}: obs[{label_key!r}]",
@@ -82,18 +80,53 @@ def read_label_table(path: Path, cell_ids: pd.Index, label_key: str) -> pd.Serie
     LabelError
         If the table cannot be read, names a cell twice, or none of the cells.
     """
+    table = _read_table(path)
+    column = label_key if label_key in table else table.columns[0]
+    n_named = int(cell_ids.astype(str).isin(table.index).sum())
+    if not n_named:
+        raise LabelError(
+            path,
+            expected=f"barcodes of the input such as {str(cell_ids[0])!r}",
+            found=f"none of them among {len(table)} such as {str(table.index[0])!r}"
+            if len(table)
+            else "none below its header",
+            remedy="Write barcodes in both the same way (check suffixes such as -1).",
+        )
+    labels = _clean_labels(table[column]).reindex(cell_ids.astype(str))
+    if labels.isna().all():
+        raise LabelError(
+            path,
+            expected=f"labels in its column {str(column)!r}",
+            found=f"none for the {n_named} cells of the input that it names",
+            remedy="Name the column with --label-key.",
+        )
+    return labels
+
+
+def hash_label_table(path: Path) -> str:
+    """Compute the SHA-256 of a table's bytes.
+
+    Raises
+    ------
+    LabelError
+        If it cannot be read.
+    """
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise _describe_table(path, summarize(error)) from error
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read a table by unique barcode, all text, ``(n_barcodes, 1 or more)``."""
     try:
         with path.open() as file:
             separator = "\t" if "\t" in file.readline() else ","
         table = pd.read_csv(path, sep=separator, dtype=str, index_col=0)
-        column = label_key if label_key in table else table.columns[0]
     except (OSError, ValueError, IndexError) as error:
-        raise LabelError(
-            path,
-            expected="to be a csv or tsv table of barcodes and labels",
-            found=summarize(error),
-            remedy="Name another table with --labels.",
-        ) from error
+        raise _describe_table(path, summarize(error)) from error
+    if not table.shape[1]:
+        raise _describe_table(path, "one column")
     table.index = table.index.astype(str)
     if not table.index.is_unique:
         repeated = table.index[table.index.duplicated()]
@@ -103,15 +136,24 @@ def read_label_table(path: Path, cell_ids: pd.Index, label_key: str) -> pd.Serie
             found=f"{len(repeated)} repeated ones such as {repeated[0]!r}",
             remedy="Remove the repeated rows.",
         )
-    labels = table[column].reindex(cell_ids.astype(str))
-    if labels.isna().all():
-        raise LabelError(
-            path,
-            expected=f"barcodes of the input such as {str(cell_ids[0])!r}",
-            found=f"none of them among {len(table)} such as {str(table.index[0])!r}",
-            remedy="Write barcodes in both the same way (check suffixes such as -1).",
-        )
-    return labels
+    return table
+
+
+def _describe_table(path: Path, found: str) -> LabelError:
+    """Describe a file that is no table of labels."""
+    return LabelError(
+        path,
+        expected="to be a csv or tsv table of barcodes and labels",
+        found=found,
+        remedy="Name another table with --labels.",
+    )
+
+
+def _clean_labels(values: pd.Series) -> pd.Series:
+    """Make labels text without blanks around it, None where there is no label."""
+    labels = values.astype(object).where(values.notna(), None)
+    labels = labels.map(lambda value: str(value).strip() if value is not None else None)
+    return labels.where(~labels.isin(_NOT_A_LABEL), None)
 
 
 def count_rare_labels(labels: pd.Series, *, min_cells: int) -> dict[str, int]:

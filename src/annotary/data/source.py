@@ -207,6 +207,8 @@ def _read_obs(
     file: CountsFile, name: str, columns: Columns, *, has_table: bool, n_files: int
 ) -> pd.DataFrame:
     """Read what a file's cell table says of its cells."""
+    if file.is_recovered:
+        say(f"read {file.place}")
     obs = pd.DataFrame(index=_check_cell_ids(file))
     if not has_table:
         obs[keys.LABEL] = read_labels(file.obs, columns.label, place=str(file.path)).to_numpy()

@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
 
 from annotary import keys
+from annotary.data.sparse import CompressedRows
 from annotary.data.triplets import RowBuckets
 
 MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
@@ -18,45 +18,51 @@ MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
 _LINES_AT_A_TIME = 1 << 20
 
 
-class TenxRows:
-    """The ``matrix`` group of a 10x HDF5 file; it is stored by barcode."""
+def read_tenx_rows(file: h5py.File) -> tuple[pd.DataFrame, pd.DataFrame, CompressedRows]:
+    """Read the tables of a 10x HDF5 file and open its rows; it is stored by barcode.
 
-    def __init__(self, group: h5py.Group) -> None:
-        n_genes, n_cells = (int(size) for size in group["shape"][...])
-        self.shape = (n_cells, n_genes)
-        self.dtype = np.dtype(group["data"].dtype)
-        self._group = group
-        self._starts = group["indptr"][...].astype(np.int64)
-        if len(self._starts) != n_cells + 1:
-            raise ValueError(f"{len(self._starts) - 1} columns for {n_cells} barcodes")
-
-    def __getitem__(self, rows: slice) -> csr_matrix:
-        """Read the rows of consecutive barcodes, ``(n_rows, n_genes)``."""
-        start, stop, _ = rows.indices(self.shape[0])
-        first, last = self._starts[start], self._starts[stop]
-        values, indices = self._group["data"][first:last], self._group["indices"][first:last]
-        starts = self._starts[start : stop + 1] - first
-        return csr_matrix((values, indices, starts), shape=(stop - start, self.shape[1]))
-
-
-def read_tenx_rows(group: h5py.Group) -> tuple[pd.DataFrame, pd.DataFrame, TenxRows]:
-    """Read the tables of a 10x HDF5 file (Cell Ranger 3 and later) and open its rows.
+    Cell Ranger 3 and later write one group ``matrix``, Cell Ranger 2 one for each genome.
 
     Returns
     -------
-    Barcodes ``(n_cells, 0)``; features by name with ``gene_ids`` and ``feature_types``,
-    ``(n_genes, 2)``; rows.
+    Barcodes ``(n_cells, 0)``; features by name with ``gene_ids`` and, from Cell Ranger 3 on,
+    ``feature_types``, ``(n_genes, 1 or 2)``; rows.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If a part is missing, or the parts do not agree.
     """
-    features = group["features"]
+    if "matrix" in file:
+        group = file["matrix"]
+        features = group["features"]
+        columns = {"gene_ids": features["id"], keys.FEATURE_TYPES: features["feature_type"]}
+        names = features["name"]
+    else:
+        group = _find_genome(file)
+        columns, names = {"gene_ids": group["genes"]}, group["gene_names"]
     var = pd.DataFrame(
-        {
-            "gene_ids": features["id"].asstr()[...],
-            keys.FEATURE_TYPES: features["feature_type"].asstr()[...],
-        },
-        index=features["name"].asstr()[...],
+        {name: _read_text(column) for name, column in columns.items()}, index=_read_text(names)
     )
-    obs = pd.DataFrame(index=group["barcodes"].asstr()[...])
-    return obs, var, TenxRows(group)
+    obs = pd.DataFrame(index=_read_text(group["barcodes"]))
+    n_genes, n_cells = (int(size) for size in group["shape"][...])
+    if (n_cells, n_genes) != (len(obs), len(var)):
+        raise ValueError(f"{n_genes} x {n_cells} values, {len(var)} features and {len(obs)} barcodes")
+    return obs, var, CompressedRows(group, (n_cells, n_genes))
+
+
+def _find_genome(file: h5py.File) -> h5py.Group:
+    """Find the only genome of a file of Cell Ranger 2."""
+    genomes = [name for name in file if isinstance(file[name], h5py.Group) and "gene_names" in file[name]]
+    if len(genomes) != 1:
+        what = f"several genomes ({', '.join(genomes)})" if genomes else f"no matrix among {list(file)}"
+        raise ValueError(what)
+    return file[genomes[0]]
+
+
+def _read_text(array: h5py.Dataset) -> np.ndarray:
+    """Read text, ``(n,)``."""
+    return array.asstr()[...]
 
 
 @contextlib.contextmanager
@@ -77,7 +83,10 @@ def read_market_rows(folder: Path, scratch: Path) -> Iterator[tuple[pd.DataFrame
     try:
         features = _read_table(folder, "features.tsv")
     except FileNotFoundError:
-        features = _read_table(folder, "genes.tsv")
+        try:
+            features = _read_table(folder, "genes.tsv")
+        except FileNotFoundError:
+            raise FileNotFoundError("no features.tsv or genes.tsv, packed or not") from None
     names = features[1] if features.shape[1] > 1 else features[0]
     var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=pd.Index(names.to_numpy()))
     var[keys.FEATURE_TYPES] = features[2].to_numpy() if features.shape[1] > 2 else keys.GENE_EXPRESSION

@@ -3,22 +3,15 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
-from anndata.abc import CSCDataset
 from scipy.sparse import csr_matrix, vstack
 
 from annotary.data.scratch import open_scratch, read_scratch, write_scratch
+from annotary.data.sparse import CompressedRows
 
 _STORED_AT_A_TIME = 1 << 21
-
-
-class RowsOnDisk(Protocol):
-    """A matrix whose consecutive rows can be read."""
-
-    def __getitem__(self, rows: slice) -> csr_matrix:
-        """Read consecutive rows, ``(n_rows, n_genes)``."""
 
 
 class RowBuckets:
@@ -37,7 +30,7 @@ class RowBuckets:
     """
 
     def __init__(self, folder: Path, shape: tuple[int, int], *, n_stored: int, dtype: np.dtype) -> None:
-        self.shape = shape
+        self.shape: tuple[int, ...] = shape
         n_buckets = min(max(1, -(-n_stored // _STORED_AT_A_TIME)), shape[0], 256)
         self._rows_per_bucket = -(-shape[0] // n_buckets)
         self.dtype = np.dtype(dtype)
@@ -98,13 +91,21 @@ class RowBuckets:
         return self._loaded[1]
 
 
-def turn_to_rows(matrix: CSCDataset, folder: Path) -> RowBuckets:
-    """Turn a matrix that is stored by gene into rows, without ever holding it whole."""
-    n_stored = int(matrix.group["data"].shape[0])
-    buckets = RowBuckets(folder, matrix.shape, n_stored=n_stored, dtype=np.dtype(matrix.dtype))
-    for first, last in _group_columns(matrix.group["indptr"][...]):
-        part = matrix[:, first:last].tocoo()
-        buckets.add(part.row, part.col + first, part.data)
+def turn_to_rows(columns: CompressedRows, folder: Path) -> RowBuckets:
+    """Turn a matrix that is stored by gene into rows, without ever holding it whole.
+
+    Parameters
+    ----------
+    columns
+        The matrix on its side, ``(n_genes, n_cells)``.
+    folder
+        Where the rows lie while the result lives.
+    """
+    n_genes, n_cells = columns.shape
+    buckets = RowBuckets(folder, (n_cells, n_genes), n_stored=columns.n_stored, dtype=columns.dtype)
+    for first, last in _group_columns(columns.starts):
+        part = columns[first:last].tocoo()
+        buckets.add(part.col, part.row + first, part.data)
     return buckets
 
 

@@ -62,6 +62,7 @@ def judge_cells(
     checks = {
         f"fewer than {thresholds.min_genes} genes": n_genes < thresholds.min_genes,
         f"fewer than {thresholds.min_counts} counts": depth < thresholds.min_counts,
+        "no counts": depth <= 0,
         f"more than {thresholds.max_pct_mito:g} % mitochondrial": pct_mito > thresholds.max_pct_mito,
     }
     if thresholds.n_mads:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from annotary import keys
 from annotary.data.atomic import replacing
-from annotary.data.discovery import ANNOTATED_SUFFIX
+from annotary.data.discovery import ANNOTATED_SUFFIX, CONVERTED_SUFFIX
 from annotary.data.hashing import hash_strings
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
@@ -61,7 +61,8 @@ class ScoreRecord:
 
 def name_output(source: Path, folder: Path) -> Path:
     """Name the annotated file of an input: ``NAME.annotated.h5ad``."""
-    return folder / f"{source.name.removesuffix('.h5ad').removesuffix('.annotated')}{ANNOTATED_SUFFIX}"
+    name = source.name.removesuffix(CONVERTED_SUFFIX).removesuffix(".h5ad").removesuffix(".annotated")
+    return folder / f"{name}{ANNOTATED_SUFFIX}"
 
 
 def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:

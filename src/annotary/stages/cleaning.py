@@ -14,8 +14,8 @@ from annotary import __version__, keys
 from annotary.config import PreprocessConfig
 from annotary.data.atomic import make_folder, replacing
 from annotary.data.discovery import Source
-from annotary.data.hashing import hash_source, hash_strings
-from annotary.data.labels import count_rare_labels
+from annotary.data.hashing import hash_strings
+from annotary.data.labels import count_rare_labels, hash_label_table
 from annotary.data.source import ROW_HASH, Cells, Columns, find_repeated_cells, read_cells
 from annotary.errors import InputFileError, summarize
 from annotary.evaluation.doublet_figures import draw_doublet_training
@@ -80,7 +80,7 @@ class Cleaning:
 def hash_cleaning(sources: list[Source], columns: Columns, config: PreprocessConfig) -> str:
     """Hash all that decides what :func:`clean_cells` gives: content of the inputs, and settings."""
     settings = {name: getattr(config, name) for name in _SETTINGS} | vars(columns)
-    labels = hash_source(Path(config.labels)) if config.labels else ""
+    labels = hash_label_table(Path(config.labels)) if config.labels else ""
     inputs = sorted(f"{source.name}\t{source.sha256}" for source in sources)
     return hash_strings([to_json(settings), labels, __version__, *inputs])
 

@@ -117,6 +117,7 @@ def _find_sources(config: PreprocessConfig, output: Path) -> tuple[list[Source],
         lane_key=config.lane_key,
     )
     found = find_sources(config.input or str(_write_embedded(output)))
+    _refuse_overwriting(found, output / FILE_NAME)
     sources = [
         Source(
             name=source.name,
@@ -126,6 +127,18 @@ def _find_sources(config: PreprocessConfig, output: Path) -> tuple[list[Source],
         for source in found
     ]
     return sources, columns
+
+
+def _refuse_overwriting(sources: list[Source], target: Path) -> None:
+    """Refuse an input that lies where the dataset will be written."""
+    for source in sources:
+        if target.exists() and source.path.samefile(target):
+            raise ConfigError(
+                "--output",
+                expected="another folder than that of the input",
+                found=f"{source.path}, which the dataset would replace",
+                remedy="Name another folder with --output, or rename the input.",
+            )
 
 
 def _write_embedded(folder: Path) -> Path:
