@@ -56,7 +56,14 @@ def test_a_stage_inside_a_stage_is_its_child(store):
 
 def test_trials_are_finished_nested_runs_with_their_fold_scores(store):
     with stage_run("baselines", PromoteConfig()) as run:
-        log_trial(run, name="t", params={"C": 0.1}, metrics={"macro_f1": 0.5}, fold_scores=[0.4, 0.6])
+        log_trial(
+            run,
+            name="t",
+            params={"C": 0.1},
+            metrics={"macro_f1": 0.5},
+            fold_scores=[0.4, 0.6],
+            state="complete",
+        )
     trial = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{run.run_id}'").iloc[0]
     assert trial["status"] == "FINISHED"
     assert trial["params.C"] == "0.1"

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from annotary import __version__, config
 from annotary.errors import AnnotaryError
 from annotary.log import show_messages
-from annotary.paths import resolve_path, resolve_paths
+from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
 _PATHS = ("output", "dataset", "labels")
 _PATH_LISTS = ("input",)
@@ -80,6 +80,8 @@ def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Com
             for key in _PATH_LISTS:
                 if key in values:
                     values[key] = resolve_paths(values[key])
+            if "storage" in values:
+                values["storage"] = resolve_storage(values["storage"])
             function(options.from_options(values))
 
         params: list[click.Parameter] = [
@@ -126,7 +128,7 @@ def preprocess(options: config.PreprocessConfig) -> None:
 
 @stage_command("baselines", config.BaselinesConfig)
 def baselines(options: config.BaselinesConfig) -> None:
-    """Tune and train logistic regression and random forest."""
+    """Tune and train the baselines: logistic regression, random forest, linear SVM."""
     from annotary.stages.baselines import baselines as run
 
     for candidate in run(options):

@@ -201,7 +201,27 @@ class QualityOptions(StageConfig):
 class TuningOptions(StageConfig):
     """How the baselines are tuned."""
 
-    n_trials: int = Field(8, ge=1, description="Optuna trials of each baseline.")
+    kinds: str = Field(
+        "logistic_regression,random_forest",
+        min_length=1,
+        description="Baselines, separated by commas: logistic_regression, random_forest, linear_svm.",
+    )
+    n_trials: int = Field(
+        8,
+        ge=1,
+        description="Optuna trials of each baseline, those of other processes and earlier runs included.",
+    )
+    timeout: float = Field(
+        0, ge=0, description="Seconds after which no further trial of a baseline begins; 0 for no limit."
+    )
+    storage: str = Field(
+        "",
+        description="SQLite file or database address of Optuna's studies, which several processes may share;"
+        " empty takes optuna.db beside the tracking store's SQLite file, or in the working folder.",
+    )
+    warm_start: bool = Field(
+        True, description="Go on with the trials of the same dataset, or work on them with other processes."
+    )
 
 
 class NetworkOptions(StageConfig):
@@ -239,7 +259,7 @@ class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput)
 
 
 class BaselinesConfig(SeedOption, TuningOptions, DatasetOption):
-    """Tune and train logistic regression and random forest."""
+    """Tune and train the baselines."""
 
 
 class TransformerConfig(SeedOption, DeviceOption, NetworkOptions, DatasetOption):

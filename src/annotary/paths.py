@@ -29,6 +29,13 @@ def resolve_paths(text: str) -> str:
     return ",".join(resolve_path(part.strip()) for part in text.split(",") if part.strip())
 
 
+def resolve_storage(text: str) -> str:
+    """Make the path of an SQLite file its address; empty and addresses stay."""
+    if not text or "://" in text:
+        return text
+    return f"sqlite:///{resolve_path(text)}"
+
+
 def find_caller_folder() -> Path:
     """Find the folder in which the command was typed.
 

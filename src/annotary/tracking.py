@@ -37,9 +37,11 @@ DATASET_HASH_TAG = "annotary.dataset_hash"
 COUNTS_HASH_TAG = "annotary.counts_hash"
 SPLIT_HASH_TAG = "annotary.split_hash"
 PANEL_HASH_TAG = "annotary.panel_hash"
+TRIAL_STATE_TAG = "annotary.trial_state"
 LEAKY_TAG = "leaky"
 
 _SQLITE = "sqlite:///"
+_STUDIES = "optuna.db"
 _DIGEST_LENGTH = 36
 _LONGEST_TAG = 5000
 
@@ -196,6 +198,7 @@ def log_trial(
     params: dict[str, object],
     metrics: dict[str, float],
     fold_scores: list[float],
+    state: str,
 ) -> None:
     """Log a finished trial as a nested run; ``fold_scores`` become steps of one metric."""
     client = mlflow.MlflowClient()
@@ -209,7 +212,7 @@ def log_trial(
         run.info.run_id,
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()] + steps,
         params=[Param(key, str(value)) for key, value in params.items()],
-        tags=[RunTag(VERSION_TAG, __version__)],
+        tags=[RunTag(VERSION_TAG, __version__), RunTag(TRIAL_STATE_TAG, state)],
     )
     client.set_terminated(run.info.run_id)
 
@@ -261,6 +264,13 @@ def fetch(address: str) -> Path:
             found=summarize(error),
             remedy=f"Check the address and MLFLOW_TRACKING_URI (now {mlflow.get_tracking_uri()}).",
         ) from error
+
+
+def find_study_storage() -> str:
+    """Find where Optuna's studies lie by default: beside the tracking store's SQLite file, or here."""
+    address = mlflow.get_tracking_uri()
+    folder = Path(address.removeprefix(_SQLITE)).parent if address.startswith(_SQLITE) else Path()
+    return f"{_SQLITE}{folder / _STUDIES}"
 
 
 def describe_ui() -> str:

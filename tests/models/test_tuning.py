@@ -1,167 +1,184 @@
+import contextlib
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
-import anndata
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
-from models.conformance import make_cells
-from optuna.trial import FixedTrial
-from scipy.sparse import csr_matrix
-from simulate import simulate_cells
+from models.folded import make_search
+from optuna.trial import FixedTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
-from annotary.data.dataset import LabelledCells
+from annotary.errors import RegistryError
 from annotary.models.baselines import BASELINES
-from annotary.models.folds import Fold, make_folds, split_fold
-from annotary.models.tuning import TrialRecord, TuningResult, fit_best, tune
-from annotary.quality.prepare import PreparedCells, log_normalize
+from annotary.models.tuning.records import list_records, measure_importance, tabulate_trials
+from annotary.models.tuning.search import Search, TuningResult
+from annotary.models.tuning.study import open_study
 
-TARGET_SUM = 1e4
-LOGISTIC = BASELINES["logistic_regression"]
 KINDS = sorted(BASELINES)
+WORKER = Path(__file__).with_name("study_worker.py")
 
 
-def split(cells: PreparedCells, codes: np.ndarray, *, n_folds: int = 2) -> list[Fold]:
-    log_expr = log_normalize(cells, target_sum=TARGET_SUM)
-    fold_of_cell = np.empty(len(codes), dtype=int)
-    for code in np.unique(codes):
-        members = np.flatnonzero(codes == code)
-        fold_of_cell[members] = np.arange(len(members)) % n_folds
-    return [split_fold(log_expr, codes, fold_of_cell == fold) for fold in range(n_folds)]
-
-
-def search(baseline=LOGISTIC, *, n_trials=4, n_folds=2, seed=0, on_trial=lambda record: None) -> TuningResult:
-    return tune(
-        baseline,
-        split(*make_cells(90), n_folds=n_folds),
-        n_trials=n_trials,
-        seed=seed,
-        target_sum=TARGET_SUM,
-        on_trial=on_trial,
-    )
+def run(search: Search | None = None, *, name="study", storage="", n_trials=4, **options) -> TuningResult:
+    return (search or make_search()).run(name, storage, n_trials=n_trials, **options)
 
 
 def summarise(result: TuningResult) -> list[tuple]:
     return [(record.number, record.params, record.fold_scores) for record in result.trials]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_first_trial_is_the_enqueued_one(kind):
-    baseline = BASELINES[kind]
-    assert search(baseline, n_trials=1).trials[0].params == baseline.first_trial
+def count_fits(search: Search) -> list[int]:
+    """Count a search's fits in the list that is returned."""
+    fits: list[int] = []
+    fit = search.baseline.fit
+    search.baseline = replace(
+        search.baseline, fit=lambda *args, **kwargs: fits.append(1) or fit(*args, **kwargs)
+    )
+    return fits
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_first_trial_lies_in_the_search_space(kind):
-    baseline = BASELINES[kind]
-    trial = FixedTrial(baseline.first_trial)
-    assert baseline.suggest(trial) == baseline.first_trial
-    for name, value in baseline.first_trial.items():
-        space = trial.distributions[name]
-        assert space._contains(space.to_internal_repr(value)), name
+def test_the_notebook_s_grid_on_the_dataset_s_panel_is_tried_first(kind):
+    search = make_search(kind)
+    own = {"panel_method": "seurat", "n_top_genes": 12, "target_sum": 1e4}
+    assert run(search, n_trials=1).trials[0].params == own | BASELINES[kind].notebook
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_trials_lie_in_the_search_space(kind):
+    search = make_search(kind)
+    for params in search.first_trials:
+        trial = FixedTrial(params)
+        search._suggest(trial)
+        assert trial.params == params
+        for name, value in params.items():
+            space = trial.distributions[name]
+            assert space._contains(space.to_internal_repr(value)), name
+
+
+def test_the_panel_and_class_weights_are_hyperparameters():
+    trial = FixedTrial(make_search().first_trials[0])
+    make_search()._suggest(trial)
+    assert set(trial.distributions["class_weight"].choices) == {"none", "balanced", "sqrt"}
+    assert set(trial.distributions["panel_method"].choices) == {"seurat", "f_test"}
+    assert trial.distributions["n_top_genes"].choices == (12, 0)
+
+
+def test_a_fixed_panel_stays_in_every_trial():
+    search = make_search(fixed=np.array([1, 4, 30]))
+    result = run(search)
+    assert {record.params["n_top_genes"] for record in result.trials} == {12}
+    np.testing.assert_array_equal(search.fit(result.best.params).columns, [1, 4, 30])
 
 
 def test_same_seed_gives_the_same_trials():
-    assert summarise(search(seed=3)) == summarise(search(seed=3))
+    assert summarise(run(make_search(seed=3))) == summarise(run(make_search(seed=3)))
+    assert summarise(run(make_search(seed=3))) != summarise(run(make_search(seed=4)))
 
 
-def test_another_seed_gives_other_trials():
-    assert summarise(search(seed=3)) != summarise(search(seed=4))
+def test_a_search_in_two_runs_does_the_trials_of_one(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    run(storage=storage, n_trials=3)
+    assert summarise(run(storage=storage, n_trials=6)) == summarise(run(n_trials=6))
+
+
+def test_a_finished_study_is_taken_as_it_is(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    first = run(storage=storage)
+    search = make_search()
+    fits = count_fits(search)
+    again = run(search, storage=storage)
+    assert not fits
+    assert summarise(again) == summarise(first)
+    assert search.fit(again.best.params).model.temperature > 0
 
 
 def test_on_trial_is_called_as_each_trial_ends():
-    seen: list[TrialRecord] = []
-    result = search(on_trial=seen.append)
+    seen = []
+    result = run(on_trial=seen.append)
     assert [record.number for record in seen] == [0, 1, 2, 3]
     assert seen == result.trials
 
 
-def test_best_is_the_largest_score():
-    result = search()
-    best = max(result.trials, key=lambda record: record.value)
-    assert result.best_score == best.value
-    assert result.best_params == best.params
-    assert result.best_score == result.study.best_value
-    assert all(record.value == pytest.approx(np.mean(record.fold_scores)) for record in result.trials)
-    assert all(record.seconds > 0 for record in result.trials)
+def test_best_is_the_largest_mean_of_complete_trials():
+    result = run(n_trials=6)
+    complete = [record for record in result.trials if record.state == "complete"]
+    assert result.best.value == max(record.value for record in complete) == result.study.best_value
+    assert all(record.value == pytest.approx(np.mean(record.fold_scores)) for record in complete)
+    assert all(len(record.fold_scores) == 3 for record in complete)
 
 
-def test_earliest_trial_wins_a_tie():
-    class Constant:
-        def predict_log_expr(self, log_expr):
-            return np.tile([1.0, 0.0, 0.0], (log_expr.shape[0], 1))
-
-    tied = replace(
-        LOGISTIC, fit=lambda *args, **kwargs: None, to_annotator=lambda *args, **kwargs: Constant()
+def test_a_trial_far_below_the_median_is_pruned_after_its_first_fold():
+    search = make_search("logistic_regression", n_folds=5)
+    search.baseline = replace(
+        search.baseline, suggest=lambda trial: {"right": trial.suggest_categorical("right", [True, False])}
     )
-    result = search(tied)
-    assert len({record.value for record in result.trials}) == 1
-    assert result.best_params == LOGISTIC.first_trial
+    search._score_held_out = lambda params, preparation, fold: make_scores(search, fold, params["right"])
+    study = open_study("s", "", first_trials=[], n_trials=5, seed=0)
+    own = search.first_trials[0]
+    for right in (True, True, True, True, False):
+        target_sum = [100.0, 300.0, 1000.0, 3000.0, 1e4][len(study.trials)]
+        study.enqueue_trial(own | {"right": right, "target_sum": target_sum})
+    study.optimize(search.score, n_trials=5)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED]
+    assert list(study.trials[4].intermediate_values) == [0]
+    record = list_records(study)[4]
+    assert (record.state, len(record.fold_scores)) == ("pruned", 1)
 
 
-def label_cells(adata: anndata.AnnData, folds: np.ndarray) -> LabelledCells:
-    return LabelledCells(
-        counts=csr_matrix(adata.X),
-        depth=np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel(),
-        codes=adata.obs["cell_type"].astype("category").cat.codes.to_numpy(dtype=np.int64),
-        cell_ids=adata.obs_names,
-        folds=folds,
-    )
+def make_scores(search: Search, fold: int, right: bool) -> np.ndarray:
+    codes = search.cells.codes[search.cells.list_held_out(fold)]
+    return np.eye(search.cells.n_classes)[codes if right else (codes + 1) % 3]
 
 
-def test_the_panel_of_a_fold_never_sees_the_cells_it_scores():
-    adata = simulate_cells()
-    folds = np.arange(adata.n_obs) % 3
-    made = make_folds(
-        label_cells(adata, folds), adata.var_names, method="f_test", n_top_genes=25, target_sum=TARGET_SUM
-    )
-    altered = adata.copy()
-    dense = altered.X.toarray()
-    dense[folds == 1] = np.random.default_rng(0).poisson(9, size=dense.shape)[folds == 1]
-    altered.X = csr_matrix(dense)
-    cells = label_cells(altered, folds)
-    again = make_folds(cells, adata.var_names, method="f_test", n_top_genes=25, target_sum=TARGET_SUM)
-    assert (made[1].fitted != again[1].fitted).nnz == 0
-    assert (made[0].fitted != again[0].fitted).nnz > 0
+def test_a_trial_that_repeats_another_is_not_fitted_again():
+    search = make_search()
+    study = open_study("s", "", first_trials=[], n_trials=2, seed=0)
+    params = search.first_trials[0] | {"n_top_genes": 0}
+    for method in ("seurat", "f_test"):
+        study.enqueue_trial(params | {"panel_method": method})
+    fits = count_fits(search)
+    study.optimize(search.score, n_trials=2)
+    assert len(fits) == 3
+    assert study.trials[0].value == study.trials[1].value
 
 
-def test_folds_are_disjoint_and_complete():
-    adata = simulate_cells()
-    cells = label_cells(adata, np.arange(adata.n_obs) % 4)
-    for number, fold in enumerate(
-        make_folds(cells, adata.var_names, method="seurat", n_top_genes=0, target_sum=TARGET_SUM)
-    ):
-        assert fold.held_out.shape == (60, 300)
-        assert fold.fitted.shape == (180, 300)
-        np.testing.assert_array_equal(fold.held_out_codes, cells.codes[cells.folds == number])
+def test_no_trial_begins_after_the_timeout():
+    seen = []
+    result = run(n_trials=1000, timeout=0.001, on_trial=seen.append)
+    assert len(result.trials) == len(seen) == 1
 
 
-def test_a_panel_that_is_given_is_the_panel_of_every_fold():
-    adata = simulate_cells()
-    cells = label_cells(adata, np.arange(adata.n_obs) % 2)
-    panel = pd.Index(["GENE0007", "GENE0003"])
-    for fold in make_folds(
-        cells, adata.var_names, method="seurat", n_top_genes=9, target_sum=TARGET_SUM, panel=panel
-    ):
-        assert fold.fitted.shape[1] == 2
+def test_an_error_ends_the_search_and_its_trial_is_queued_for_the_next(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
 
-
-def test_error_in_a_trial_ends_the_search():
     def fail(*args, **kwargs):
         raise MemoryError("no room for the forest")
 
-    seen: list[TrialRecord] = []
+    search = make_search()
+    search.baseline = replace(search.baseline, fit=fail)
     with pytest.raises(MemoryError, match="no room"):
-        search(replace(LOGISTIC, fit=fail), on_trial=seen.append)
-    assert not seen
+        run(search, storage=storage)
+    params = [record.params for record in run(storage=storage).trials]
+    assert search.first_trials[0] in params
+    assert len(params) == 4
 
 
 def test_error_in_on_trial_ends_the_search():
-    def refuse(record: TrialRecord) -> None:
+    def refuse(record):
         raise RuntimeError("the registry is away")
 
     with pytest.raises(RuntimeError, match="registry"):
-        search(on_trial=refuse)
+        run(on_trial=refuse)
+
+
+def test_a_storage_that_does_not_answer_is_named(tmp_path):
+    with pytest.raises(RegistryError, match=r"study storage sqlite:///.*Check --storage"):
+        run(storage=f"sqlite:///{tmp_path}")
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -169,59 +186,95 @@ def test_optuna_verbosity_is_given_back(fails):
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.DEBUG)
     try:
+        search = make_search()
         if fails:
+            search.baseline = replace(search.baseline, fit=None)
             with pytest.raises(TypeError):
-                search(replace(LOGISTIC, fit=None))
+                run(search)
         else:
-            search(n_trials=1)
+            run(search, n_trials=1)
         assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
     finally:
         optuna.logging.set_verbosity(before)
 
 
-def test_tuning_leaves_cells_untouched():
-    cells, codes = make_cells(60)
-    before = cells.counts.copy()
-    tune(
-        LOGISTIC,
-        split(cells, codes),
-        n_trials=1,
-        seed=0,
-        target_sum=TARGET_SUM,
-        on_trial=lambda record: None,
-    )
-    assert (cells.counts != before).nnz == 0
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_classes_are_tuned(kind):
+    search = make_search(kind, n_labels=2)
+    result = run(search, n_trials=1)
+    assert 0 <= result.best.value <= 1
+    assert search.fit(result.best.params).calibration.after.shape == (90, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_number_of_jobs_does_not_change_the_model(kind):
-    cells, codes = make_cells(90)
-    baseline = BASELINES[kind]
-    log_expr = log_normalize(cells, target_sum=TARGET_SUM)
-    one, many = (
-        baseline.to_annotator(
-            baseline.fit(log_expr, codes, baseline.first_trial, seed=0, n_jobs=n_jobs), target_sum=TARGET_SUM
-        ).predict_proba(cells)
-        for n_jobs in (1, 2)
-    )
-    np.testing.assert_array_equal(one, many)
+def test_the_fitted_model_is_calibrated_by_the_scores_of_held_out_cells(kind):
+    search = make_search(kind)
+    params = run(search, n_trials=2).best.params
+    kept, made_again = search.fit(params), make_search(kind).fit(params)
+    assert kept.model.temperature == made_again.model.temperature != 1.0
+    np.testing.assert_array_equal(kept.calibration.before, made_again.calibration.before)
 
 
-@pytest.mark.parametrize("params", [{"C": 1e-3}, {"C": 10.0}, {"C": 10.0, "class_weight": "balanced"}])
-@pytest.mark.filterwarnings("error")
-def test_logistic_regression_converges_at_the_ends_of_its_space(params):
-    cells, codes = make_cells(150)
-    fit_best(LOGISTIC, cells, codes, params, seed=0, target_sum=TARGET_SUM)
+def test_trials_are_tabulated_and_their_importance_measured():
+    result = run(make_search("random_forest"), n_trials=8)
+    table = tabulate_trials(result.trials)
+    assert table["number"].tolist() == list(range(8))
+    assert {"state", "value", "seconds", "fold_0", "n_top_genes", "class_weight"} <= set(table.columns)
+    assert set(table["max_depth"].map(str)) <= {"None", "16", "32"}
+    importance = measure_importance(result.study)
+    assert importance.empty or importance.sum() == pytest.approx(1)
 
 
-def test_two_classes_are_tuned():
-    cells, codes = make_cells(60)
-    result = tune(
-        LOGISTIC,
-        split(cells, codes % 2),
-        n_trials=1,
-        seed=0,
-        target_sum=TARGET_SUM,
-        on_trial=lambda record: None,
-    )
-    assert 0 <= result.best_score <= 1
+def start_worker(storage: str, log: Path, *, n_trials: int, seconds: float) -> subprocess.Popen:
+    command = [sys.executable, str(WORKER), storage, str(n_trials), str(seconds), str(log)]
+    return subprocess.Popen(command)
+
+
+def test_two_processes_split_the_trials_of_one_study(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    logs = [tmp_path / "a.log", tmp_path / "b.log"]
+    workers = [start_worker(storage, log, n_trials=8, seconds=0.3) for log in logs]
+    assert [worker.wait(60) for worker in workers] == [0, 0]
+    done = [[int(line) for line in log.read_text().split()] for log in logs]
+    assert done[0]
+    assert done[1]
+    study = optuna.load_study(study_name="shared", storage=storage)
+    records = list_records(study)
+    assert sorted(done[0] + done[1]) == [record.number for record in records]
+    assert len(records) == 8
+    assert len({str(record.params) for record in records}) == 8
+    first = make_search().first_trials
+    assert [sum(record.params == params for record in records) for params in first] == [1] * len(first)
+
+
+def test_the_trial_of_a_killed_process_is_done_by_another(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    victim = start_worker(storage, tmp_path / "a.log", n_trials=3, seconds=60)
+    try:
+        lost = wait_for_a_running_trial(storage)
+    finally:
+        victim.kill()
+        victim.wait()
+    survivor = start_worker(storage, tmp_path / "b.log", n_trials=3, seconds=0)
+    assert survivor.wait(60) == 0
+    study = optuna.load_study(study_name="shared", storage=storage)
+    assert study.trials[lost.number].state is TrialState.FAIL
+    records = list_records(study)
+    assert len(records) == 3
+    assert [record.params == lost.params for record in records].count(True) == 1
+
+
+def wait_for_a_running_trial(storage: str) -> optuna.trial.FrozenTrial:
+    file = Path(storage.removeprefix("sqlite:///"))
+    for _ in range(300):
+        if not file.exists():
+            time.sleep(0.1)
+            continue
+        # The file and the study are being made meanwhile.
+        with contextlib.suppress(KeyError, OperationalError):
+            study = optuna.load_study(study_name="shared", storage=storage)
+            running = study.get_trials(states=(TrialState.RUNNING,))
+            if running and "key" in running[0].user_attrs:
+                return running[0]
+        time.sleep(0.1)
+    raise AssertionError("no trial was begun")

@@ -1,5 +1,6 @@
 """The main job on simulated data, in process: what each stage leaves in MLflow and on the disk."""
 
+import json
 from pathlib import Path
 
 import anndata
@@ -13,7 +14,7 @@ from simulate import write_cells
 from annotary import keys
 from annotary.config import CHALLENGER, CHAMPION, MainConfig
 from annotary.data.dataset import read_dataset
-from annotary.registry import find_alias, resolve_alias
+from annotary.registry import find_alias, load, resolve_alias
 from annotary.scoring.outputs import read_record
 from annotary.stages.pipeline import run_pipeline
 
@@ -69,6 +70,42 @@ def test_trials_are_nested_runs_of_baselines(outcome, runs):
     assert len(trials) == 4
     assert set(trials["params.kind"]) == {"logistic_regression", "random_forest"}
     assert trials["metrics.macro_f1"].between(0, 1).all()
+    assert (trials["metrics.seconds"] > 0).all()
+    assert set(trials["tags.annotary.trial_state"]) <= {"complete", "pruned"}
+    assert trials["params.n_top_genes"].notna().all()
+
+
+def test_baselines_log_their_search_their_genes_and_their_calibration(outcome, runs):
+    run = one_run(runs, "baselines")
+    figures, tables = list_artifacts(run, "figures"), list_artifacts(run, "tables")
+    for kind in ("logistic_regression", "random_forest"):
+        names = ("history", "slices", "parallel_coordinates", "top_genes", "reliability")
+        assert {f"{kind}_{name}.png" for name in names} <= figures
+        assert {f"{kind}_trials.csv", f"{kind}_gene_weights.csv", f"{kind}_reliability.csv"} <= tables
+        metrics = run.data.metrics
+        assert metrics[f"{kind}.n_trials"] == 2
+        assert 0 <= metrics[f"{kind}.ece_after"] <= 1
+        assert metrics[f"{kind}.temperature"] > 0
+
+
+def test_the_heaviest_genes_of_a_label_are_its_simulated_markers(outcome, runs):
+    run = one_run(runs, "baselines")
+    for kind in ("logistic_regression", "random_forest"):
+        path = f"runs:/{run.info.run_id}/tables/{kind}_gene_weights.csv"
+        weights = pd.read_csv(mlflow.artifacts.download_artifacts(path), index_col="gene")
+        for code, label in enumerate(weights.columns):
+            markers = {f"GENE{gene:04d}" for gene in range(code * 20, code * 20 + 20)}
+            assert len(markers & set(weights[label].nlargest(5).index)) >= 4, (kind, label)
+
+
+def test_a_baseline_s_spec_is_that_of_its_own_panel(outcome, runs):
+    for one in outcome.evaluated:
+        if one.candidate.kind != "transformer":
+            bundle = load(one.candidate.uri)
+            best = json.loads(bundle.provenance.config)["best_params"]
+            assert len(bundle.spec.gene_ids) == (best["n_top_genes"] or bundle.model.weigh_genes().shape[0])
+            assert bundle.spec.target_sum == bundle.model.target_sum == best["target_sum"]
+            assert bundle.model.weigh_genes().shape[0] == len(bundle.spec.gene_ids)
 
 
 def test_transformer_logs_each_epoch_as_a_step(outcome, runs):

@@ -141,26 +141,6 @@ def draw_class_counts(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_trials(trials: pd.DataFrame, *, title: str) -> Figure:
-    """Draw each trial's score and the best so far.
-
-    Parameters
-    ----------
-    trials
-        One row a trial with ``number`` and ``value``.
-    """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
-    axis.scatter(trials["number"], trials["value"], label="trial")
-    axis.step(
-        trials["number"], trials["value"].cummax(), where="post", color="tab:orange", label="best so far"
-    )
-    axis.set(xlabel="Trial", ylabel="Macro-F1, mean over folds", title=title)
-    axis.legend()
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
 def to_png(figure: Figure) -> bytes:
     """Draw a figure as a PNG."""
     buffer = io.BytesIO()

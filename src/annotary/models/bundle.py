@@ -33,6 +33,7 @@ _SEEN_CELLS = "seen_cells"
 _CLASSES = {
     "logistic_regression": "annotary.models.baselines:LogisticRegressionAnnotator",
     "random_forest": "annotary.models.baselines:RandomForestAnnotator",
+    "linear_svm": "annotary.models.baselines:LinearSvmAnnotator",
     "transformer": "annotary.models.transformer.classifier:TransformerAnnotator",
 }
 

@@ -76,8 +76,16 @@ class ForestArrays:
         return ~node.reshape(n_cells, n_trees)
 
 
-def export_forest(estimator: "RandomForestClassifier") -> ForestArrays:
-    """Read the trees of a fitted scikit-learn forest of one output."""
+def export_forest(estimator: "RandomForestClassifier", *, n_classes: int | None = None) -> ForestArrays:
+    """Read the trees of a fitted scikit-learn forest of one output.
+
+    Parameters
+    ----------
+    estimator
+        The forest; its classes are some of 0 to ``n_classes - 1``.
+    n_classes
+        Columns of the probabilities; None for as many as the forest has.
+    """
     roots, children, feature, threshold, leaf_proba = [], [], [], [], []
     n_splits = n_leaves = 0
     for tree in (member.tree_ for member in estimator.estimators_):
@@ -96,8 +104,39 @@ def export_forest(estimator: "RandomForestClassifier") -> ForestArrays:
         children=_share_leaves(np.concatenate(children), row),
         feature=np.concatenate(feature).astype(np.int32),
         threshold=np.concatenate(threshold),
-        leaf_proba=unique,
+        leaf_proba=_spread_classes(unique, estimator.classes_, n_classes),
     )
+
+
+def weigh_splits(estimator: "RandomForestClassifier", *, n_classes: int) -> np.ndarray:
+    """Share the importance of each gene out among classes, signed.
+
+    Gini impurity is a sum over classes of ``p (1 - p)``, so what a split takes from it is a sum over classes
+    too. A share counts as positive where the class is more frequent on the side of higher expression.
+
+    Returns
+    -------
+    Importance, ``(n_panel, n_classes)``, float32; absolute values add up to 1 over genes and classes.
+    """
+    weights = np.zeros((estimator.n_features_in_, len(estimator.classes_)))
+    for tree in (member.tree_ for member in estimator.estimators_):
+        split = np.flatnonzero(tree.children_left != _NO_CHILD)
+        left, right = tree.children_left[split], tree.children_right[split]
+        share = tree.value[:, 0, :] / tree.value[:, 0, :].sum(axis=1, keepdims=True)
+        impurity = share * (1 - share) * tree.weighted_n_node_samples[:, None]
+        gain = (impurity[split] - impurity[left] - impurity[right]) / tree.weighted_n_node_samples[0]
+        np.add.at(weights, tree.feature[split], gain * np.sign(share[right] - share[left]))
+    weights /= max(np.abs(weights).sum(), np.finfo(float).tiny)
+    return _spread_classes(weights.astype(np.float32), estimator.classes_, n_classes)
+
+
+def _spread_classes(values: np.ndarray, classes: np.ndarray, n_classes: int | None) -> np.ndarray:
+    """Put columns ``(any, n_fitted)`` to their classes, zero for the others: ``(any, n_classes)``."""
+    if n_classes is None or n_classes == len(classes):
+        return values
+    spread = np.zeros((len(values), n_classes), dtype=values.dtype)
+    spread[:, classes] = values
+    return spread
 
 
 def _number_nodes(is_leaf: np.ndarray, *, n_splits: int, n_leaves: int) -> np.ndarray:

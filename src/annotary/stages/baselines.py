@@ -1,62 +1,106 @@
-"""baselines: tune logistic regression and random forest, log the best of each."""
+"""baselines: tune each baseline, refit its best, calibrate it, log it."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from annotary import keys
 from annotary.config import BaselinesConfig
-from annotary.data.dataset import read_dataset
-from annotary.evaluation.figures import draw_trials
+from annotary.data.dataset import DatasetTables, read_dataset
+from annotary.errors import ConfigError
+from annotary.evaluation.baseline_figures import draw_reliability, draw_top_genes
+from annotary.evaluation.tuning_figures import (
+    draw_history,
+    draw_importance,
+    draw_parallel_coordinates,
+    draw_slices,
+)
 from annotary.log import say
-from annotary.models.base import Annotator
-from annotary.models.baselines import BASELINES, Baseline, Params
-from annotary.models.folds import Fold, make_folds
-from annotary.models.tuning import TrialRecord, fit_best, tune
-from annotary.quality.prepare import PreparedCells
+from annotary.models.baselines import BASELINES, Baseline
+from annotary.models.calibration import compute_ece, tabulate_reliability
+from annotary.models.folds import FoldedCells
+from annotary.models.panels import PanelChooser, Preparation, PreparationSpace, make_space
+from annotary.models.tuning.records import TrialRecord, measure_importance, tabulate_trials
+from annotary.models.tuning.search import FittedBaseline, Search, TuningResult
+from annotary.quality.prepare import TARGET_SUM, InputSpec
 from annotary.registry import Candidate, log_bundle
-from annotary.stages.candidates import make_bundle, make_spec
-from annotary.tracking import StageRun, fetch, log_trial, stage_run
+from annotary.stages.candidates import make_bundle
+from annotary.tracking import StageRun, fetch, find_study_storage, log_trial, stage_run
+
+_SHORT_HASH = 16
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    """What all baselines share.
+
+    Attributes
+    ----------
+    tables
+        The dataset but for its counts.
+    cells
+        Its training and validation cells.
+    is_training
+        Which of the different cells are training cells, ``(n_cells,)``.
+    panels, space
+        How panels are chosen, and what there is to choose from.
+    """
+
+    tables: DatasetTables
+    cells: FoldedCells
+    is_training: np.ndarray
+    panels: PanelChooser
+    space: PreparationSpace
 
 
 def baselines(config: BaselinesConfig) -> list[Candidate]:
     """Tune each baseline on training and validation cells, refit its best, log it as a model."""
     with stage_run("baselines", config) as run:
-        path = fetch(config.dataset)
-        dataset = read_dataset(path)
-        run.log_dataset(dataset, path, context="training")
-        seen = dataset.take(keys.TRAIN, keys.VALIDATION)
-        spec = make_spec(dataset)
-        cells = spec.prepare(seen.counts, dataset.var.index, depth=seen.depth)
-        settings = json.loads(dataset.record.config)
-        folds = make_folds(
-            seen,
-            dataset.var.index,
-            method=settings["panel_method"],
-            n_top_genes=settings["n_top_genes"],
-            target_sum=spec.target_sum,
-            panel=dataset.panel if dataset.record.leaky else None,
+        kinds = _list_kinds(config.kinds)
+        data = _read(config, run)
+        return [_train(BASELINES[kind], data, config, run) for kind in kinds]
+
+
+def _list_kinds(text: str) -> list[str]:
+    """List the baselines that are asked for, each once."""
+    kinds = list(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
+    unknown = [kind for kind in kinds if kind not in BASELINES]
+    if unknown or not kinds:
+        raise ConfigError(
+            "--kinds",
+            expected=f"some of {', '.join(BASELINES)}",
+            found=", ".join(unknown) or "none",
+            remedy="Separate them by commas.",
         )
-        candidates = []
-        for baseline in BASELINES.values():
-            model, best_params = _train(baseline, cells, seen.codes, folds, spec.target_sum, config, run)
-            resolved = config.model_dump() | {"best_params": best_params}
-            bundle = make_bundle(model, spec, dataset, run_id=run.run_id, settings=resolved)
-            candidates.append(log_bundle(bundle))
-        return candidates
+    return kinds
 
 
-def _train(
-    baseline: Baseline,
-    cells: PreparedCells,
-    codes: np.ndarray,
-    folds: list[Fold],
-    target_sum: float,
-    config: BaselinesConfig,
-    run: StageRun,
-) -> tuple[Annotator, Params]:
-    """Tune one baseline and refit its best; return it with its hyperparameters."""
+def _read(config: BaselinesConfig, run: StageRun) -> _TrainingData:
+    """Read the dataset and lay out its cells; its counts are not kept beside them."""
+    path = fetch(config.dataset)
+    dataset = read_dataset(path)
+    run.log_dataset(dataset, path, context="training")
+    tables = DatasetTables(obs=dataset.obs, var=dataset.var, record=dataset.record)
+    seen = dataset.take(keys.TRAIN, keys.VALIDATION)
+    del dataset
+    cells = FoldedCells(seen, tables.var.index)
+    settings = json.loads(tables.record.config)
+    own = Preparation(settings["panel_method"], settings["n_top_genes"], TARGET_SUM)
+    fixed = np.flatnonzero(cells.gene_ids.isin(tables.panel)) if tables.record.leaky else None
+    sides = tables.obs[keys.SPLIT].loc[seen.cell_ids].to_numpy(dtype=object)
+    return _TrainingData(
+        tables=tables,
+        cells=cells,
+        is_training=(sides == keys.TRAIN)[cells.rows],
+        panels=PanelChooser(cells, fixed=fixed),
+        space=make_space(own, n_genes=len(cells.gene_ids), fixed=fixed is not None),
+    )
+
+
+def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run: StageRun) -> Candidate:
+    """Tune one baseline, refit its best, log what there is to know of it."""
 
     def log(trial: TrialRecord) -> None:
         log_trial(
@@ -65,30 +109,85 @@ def _train(
             params={"kind": baseline.kind, **trial.params},
             metrics={"macro_f1": trial.value, "seconds": trial.seconds},
             fold_scores=list(trial.fold_scores),
+            state=trial.state,
         )
 
-    tuned = tune(
-        baseline,
-        folds,
+    search = Search(baseline, data.cells, data.panels, data.space, seed=config.seed)
+    tuned = search.run(
+        _name_study(search, data.tables, config, run),
+        config.storage or find_study_storage(),
         n_trials=config.n_trials,
-        seed=config.seed,
-        target_sum=target_sum,
+        timeout=config.timeout,
         on_trial=log,
     )
-    _record(run, baseline.kind, tuned.trials)
-    say(f"{baseline.kind}: macro-F1 {tuned.best_score:.3f} over folds with {tuned.best_params}")
-    model = fit_best(baseline, cells, codes, tuned.best_params, seed=config.seed, target_sum=target_sum)
-    return model, tuned.best_params
+    best = tuned.best
+    say(f"{baseline.kind}: macro-F1 {best.value:.3f} over folds in trial {best.number} with {best.params}")
+    _log_trials(run, baseline.kind, tuned)
+    fitted = search.fit(best.params)
+    _log_model(run, fitted, data)
+    bundle = make_bundle(
+        fitted.model,
+        _make_spec(fitted, data),
+        data.tables,
+        run_id=run.run_id,
+        settings=config.model_dump() | {"best_params": best.params},
+    )
+    return log_bundle(bundle)
 
 
-def _record(run: StageRun, kind: str, trials: list[TrialRecord]) -> None:
-    """Log the trials as a table and a figure."""
-    table = pd.DataFrame(
+def _name_study(search: Search, tables: DatasetTables, config: BaselinesConfig, run: StageRun) -> str:
+    """Name the study by what its trials depend on; without a warm start by the run too."""
+    name = "-".join(
         [
-            {"number": trial.number, "value": trial.value, "seconds": trial.seconds} | trial.params
-            for trial in trials
+            search.baseline.kind,
+            tables.record.dataset_hash[:_SHORT_HASH],
+            search.space_hash[:_SHORT_HASH],
+            f"seed{config.seed}",
         ]
     )
+    return name if config.warm_start else f"{name}-{run.run_id}"
+
+
+def _make_spec(fitted: FittedBaseline, data: _TrainingData) -> InputSpec:
+    """Fix how cells are prepared for a fitted baseline."""
+    panel = data.cells.gene_ids if fitted.columns is None else data.cells.gene_ids[fitted.columns]
+    expressed = data.cells.count_expressed(fitted.columns)[data.is_training]
+    return InputSpec(
+        gene_ids=tuple(panel),
+        id_type=data.tables.record.id_type,
+        min_panel_genes=max(1, int(expressed.min())),
+        target_sum=fitted.preparation.target_sum,
+    )
+
+
+def _log_trials(run: StageRun, kind: str, tuned: TuningResult) -> None:
+    """Log the trials of the study as a table and figures."""
+    table, importance = tabulate_trials(tuned.trials), measure_importance(tuned.study)
+    params = list(tuned.best.params)
     run.log_table(table, f"{kind}_trials", index=False)
-    run.log_figure(draw_trials(table, title=kind.replace("_", " ")), f"{kind}_trials")
-    run.log_metrics({f"{kind}.folds_macro_f1": float(table["value"].max())})
+    run.log_figure(draw_history(table, title=kind.replace("_", " ")), f"{kind}_history")
+    run.log_figure(draw_slices(table, params), f"{kind}_slices")
+    run.log_figure(draw_parallel_coordinates(table, params), f"{kind}_parallel_coordinates")
+    if len(importance):
+        run.log_figure(draw_importance(importance), f"{kind}_importance")
+    run.log_metrics({f"{kind}.folds_macro_f1": tuned.best.value, f"{kind}.n_trials": float(len(table))})
+
+
+def _log_model(run: StageRun, fitted: FittedBaseline, data: _TrainingData) -> None:
+    """Log what a biologist checks: the genes' weights, and whether probabilities mean what they say."""
+    kind, calibration = fitted.model.kind, fitted.calibration
+    codes = data.cells.codes[: data.cells.n_cells]
+    panel = data.cells.gene_ids if fitted.columns is None else data.cells.gene_ids[fitted.columns]
+    weights = pd.DataFrame(
+        fitted.model.weigh_genes(), index=panel.rename("gene"), columns=list(data.tables.record.label_names)
+    )
+    run.log_table(weights, f"{kind}_gene_weights")
+    run.log_figure(draw_top_genes(weights), f"{kind}_top_genes")
+    sides = {"before": calibration.before, "after": calibration.after}
+    bins = {side: tabulate_reliability(probabilities, codes) for side, probabilities in sides.items()}
+    run.log_figure(draw_reliability(bins), f"{kind}_reliability")
+    run.log_table(pd.concat(bins, names=["calibration", "bin"]), f"{kind}_reliability")
+    errors = {
+        f"{kind}.ece_{side}": compute_ece(probabilities, codes) for side, probabilities in sides.items()
+    }
+    run.log_metrics(errors | {f"{kind}.temperature": calibration.temperature})

@@ -4,7 +4,7 @@ import numpy as np
 
 from annotary import __version__, keys
 from annotary.data.counts import count_genes_per_cell
-from annotary.data.dataset import Dataset
+from annotary.data.dataset import Dataset, DatasetTables
 from annotary.data.hashing import hash_cell_ids
 from annotary.models.base import Annotator
 from annotary.models.bundle import Bundle, Provenance
@@ -25,7 +25,7 @@ def make_spec(dataset: Dataset) -> InputSpec:
 
 
 def make_bundle(
-    model: Annotator, spec: InputSpec, dataset: Dataset, *, run_id: str, settings: dict[str, object]
+    model: Annotator, spec: InputSpec, dataset: DatasetTables, *, run_id: str, settings: dict[str, object]
 ) -> Bundle:
     """Put a trained model together with what scoring needs and what it was made from."""
     seen = dataset.obs[dataset.obs[keys.SPLIT] != keys.TEST]

@@ -1,0 +1,1 @@
+"""Optuna's search for a baseline's hyperparameters, by cross-validation."""

@@ -1,0 +1,294 @@
+"""The search itself: cross-validated trials of a baseline, its best fitted to all cells and calibrated."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.trial import FrozenTrial, TrialState
+from sklearn.metrics import f1_score
+
+from annotary.data.hashing import hash_strings
+from annotary.models.baselines import Baseline, BaselineAnnotator, Params
+from annotary.models.calibration import Calibration, calibrate
+from annotary.models.folds import FoldedCells
+from annotary.models.panels import PanelChooser, Preparation, PreparationSpace
+from annotary.models.tuning.records import (
+    COUNTED,
+    FOLD_SCORES,
+    SECONDS,
+    TrialRecord,
+    find_best,
+    list_records,
+    make_record,
+)
+from annotary.models.tuning.study import DEFAULT_HEARTBEAT, Heartbeat, open_study, work_on
+from annotary.progress import track
+
+_PREPARATION = ("panel_method", "n_top_genes", "target_sum")
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a search found.
+
+    Attributes
+    ----------
+    best
+        The best complete trial; the earliest wins a tie.
+    trials
+        All trials of the study that are complete or pruned, other processes' and earlier runs' too.
+    study
+        Optuna's study.
+    """
+
+    best: TrialRecord
+    trials: list[TrialRecord]
+    study: optuna.Study
+
+
+@dataclass(frozen=True)
+class FittedBaseline:
+    """A baseline fitted to all cells.
+
+    Attributes
+    ----------
+    model
+        The calibrated model.
+    columns
+        Ascending positions of its panel, ``(n_panel,)``; None for all genes.
+    preparation
+        How its cells are prepared.
+    calibration
+        How it was calibrated.
+    """
+
+    model: BaselineAnnotator
+    columns: np.ndarray | None
+    preparation: Preparation
+    calibration: Calibration
+
+
+class Search:
+    """Trials of one baseline on the same folds.
+
+    Parameters
+    ----------
+    baseline
+        What is tuned.
+    cells
+        Training and validation cells.
+    panels
+        Chooses panels of these cells.
+    space
+        Ways to prepare cells.
+    seed
+        Seed of the sampler and of every fit.
+    n_jobs
+        Jobs of a fit; -1 for all processors.
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        cells: FoldedCells,
+        panels: PanelChooser,
+        space: PreparationSpace,
+        *,
+        seed: int,
+        n_jobs: int = -1,
+    ) -> None:
+        self.baseline = baseline
+        self.cells = cells
+        self._panels = panels
+        self._space = space
+        self._seed = seed
+        self._n_jobs = n_jobs
+        self._best_scores: tuple[float, str, np.ndarray] | None = None
+
+    @property
+    def first_trials(self) -> list[Params]:
+        """Trials to begin with: the notebook's on the dataset's panel, then a good start."""
+        prepared = asdict(self._space.first)
+        trials = [prepared | self.baseline.notebook, prepared | self.baseline.start]
+        choices = dict(
+            zip(
+                _PREPARATION,
+                (self._space.panel_methods, self._space.n_top_genes, self._space.target_sums),
+                strict=True,
+            )
+        )
+        for trial in trials:
+            for name, allowed in choices.items():
+                if trial[name] not in allowed:
+                    trial[name] = prepared[name]
+        return trials if trials[0] != trials[1] else trials[:1]
+
+    @property
+    def space_hash(self) -> str:
+        """Hash of the search space: trials of another space are of another study."""
+        trial = optuna.trial.FixedTrial(self.first_trials[0])
+        self._suggest(trial)
+        spaces = [f"{name} {distribution_to_json(one)}" for name, one in trial.distributions.items()]
+        return hash_strings(sorted(spaces))
+
+    def run(
+        self,
+        name: str,
+        storage: str,
+        *,
+        n_trials: int,
+        timeout: float = 0,
+        on_trial: Callable[[TrialRecord], None] = lambda record: None,
+        heartbeat: Heartbeat = DEFAULT_HEARTBEAT,
+    ) -> TuningResult:
+        """Search until the study has ``n_trials``, or the time is over.
+
+        Parameters
+        ----------
+        name, storage, heartbeat
+            As :func:`open_study` takes them.
+        n_trials, timeout
+            As :func:`work_on` takes them.
+        on_trial
+            Called as each trial of this process ends.
+        """
+        study = open_study(
+            name,
+            storage,
+            first_trials=self.first_trials,
+            n_trials=n_trials,
+            seed=self._seed,
+            heartbeat=heartbeat,
+        )
+        done = len(list_records(study))
+        with track(None, f"tuning {self.baseline.kind}", total=n_trials, unit="trial") as bar:
+            bar.update(min(done, n_trials))
+
+            def tell(trial: FrozenTrial) -> None:
+                on_trial(make_record(trial))
+                bar.update()
+
+            work_on(study, self.score, n_trials=n_trials, timeout=timeout, on_trial=tell)
+        records = list_records(study)
+        return TuningResult(best=find_best(records), trials=records, study=study)
+
+    def score(self, trial: optuna.Trial) -> float:
+        """Score a trial by cross-validation, reporting the mean so far after each fold.
+
+        Returns
+        -------
+        Mean macro-F1 over the folds.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            If the pruner gives it up, or another process runs the same trial.
+        """
+        params, preparation = self._suggest(trial)
+        earlier = _find_twin(trial, key := _describe(params, preparation))
+        trial.set_user_attr("key", key)
+        started = time.perf_counter()
+        if earlier is not None:
+            return _repeat(trial, earlier)
+        scores: list[float] = []
+        held_out = np.empty((self.cells.n_cells, self.cells.n_classes))
+        for fold in range(self.cells.n_folds):
+            rows = self.cells.list_held_out(fold)
+            held_out[rows] = self._score_held_out(params, preparation, fold)
+            predicted = held_out[rows].argmax(axis=1)
+            scores.append(float(f1_score(self.cells.codes[rows], predicted, average="macro")))
+            trial.set_user_attr(FOLD_SCORES, scores)
+            trial.set_user_attr(SECONDS, time.perf_counter() - started)
+            trial.report(float(np.mean(scores)), fold)
+            if fold + 1 < self.cells.n_folds and trial.should_prune():
+                raise optuna.TrialPruned
+        value = float(np.mean(scores))
+        if self._best_scores is None or value > self._best_scores[0]:
+            self._best_scores = value, key, held_out
+        return value
+
+    def fit(self, params: Params) -> FittedBaseline:
+        """Fit to all cells with the hyperparameters of a trial, and calibrate.
+
+        The temperature is fitted to scores that the cells got in cross-validation, from models that had
+        not seen them.
+        """
+        preparation = Preparation(**{name: params[name] for name in _PREPARATION})
+        own = {name: value for name, value in params.items() if name not in _PREPARATION}
+        codes = self.cells.codes[: self.cells.n_cells]
+        calibration = calibrate(self._get_held_out(own, preparation), codes, self.cells.fold_of_cell)
+        columns = self._panels.choose(preparation, None)
+        log_expr = self.cells.get_all(columns, target_sum=preparation.target_sum)
+        estimator = self.baseline.fit(log_expr, codes, own, seed=self._seed, n_jobs=self._n_jobs)
+        model = self.baseline.to_annotator(
+            estimator, target_sum=preparation.target_sum, n_classes=self.cells.n_classes
+        )
+        return FittedBaseline(
+            model=replace(model, temperature=calibration.temperature),  # type: ignore[type-var]
+            columns=columns,
+            preparation=preparation,
+            calibration=calibration,
+        )
+
+    def _suggest(self, trial: "optuna.Trial | optuna.trial.FixedTrial") -> tuple[Params, Preparation]:
+        """Draw the model's hyperparameters and the preparation of cells."""
+        preparation = Preparation(
+            panel_method=trial.suggest_categorical("panel_method", self._space.panel_methods),
+            n_top_genes=trial.suggest_categorical("n_top_genes", self._space.n_top_genes),
+            target_sum=trial.suggest_categorical("target_sum", self._space.target_sums),
+        )
+        return self.baseline.suggest(trial), preparation  # type: ignore[arg-type]
+
+    def _score_held_out(self, params: Params, preparation: Preparation, fold: int) -> np.ndarray:
+        """Fit to the other folds and score the cells of one, ``(n_held_out, n_classes)``."""
+        columns = self._panels.choose(preparation, fold)
+        cells = self.cells.get_fold(fold, columns, target_sum=preparation.target_sum)
+        estimator = self.baseline.fit(
+            cells.fitted, cells.fitted_codes, params, seed=self._seed, n_jobs=self._n_jobs
+        )
+        model = self.baseline.to_annotator(
+            estimator, target_sum=preparation.target_sum, n_classes=self.cells.n_classes
+        )
+        return model.score(cells.held_out)
+
+    def _get_held_out(self, params: Params, preparation: Preparation) -> np.ndarray:
+        """Score each cell by a model that was not fitted to it, ``(n_cells, n_classes)``.
+
+        Those of this process's best trial are kept; of another process's they are made again.
+        """
+        if self._best_scores is not None and self._best_scores[1] == _describe(params, preparation):
+            return self._best_scores[2]
+        folds = range(self.cells.n_folds)
+        return np.vstack([self._score_held_out(params, preparation, fold) for fold in folds])
+
+
+def _describe(params: Params, preparation: Preparation) -> str:
+    """Name what a trial does; a way to choose all genes is no choice."""
+    described = asdict(preparation)
+    if preparation.n_top_genes == 0:
+        described.pop("panel_method")
+    return json.dumps(described | params, sort_keys=True)
+
+
+def _find_twin(trial: optuna.Trial, key: str) -> FrozenTrial | None:
+    """Find an earlier trial that did the same, or is at it."""
+    for other in trial.study.get_trials(deepcopy=False, states=COUNTED):
+        if other.number < trial.number and other.user_attrs.get("key") == key:
+            return other
+    return None
+
+
+def _repeat(trial: optuna.Trial, earlier: FrozenTrial) -> float:
+    """Take the scores of a trial that did the same, and its end; one that still runs is left to it."""
+    trial.set_user_attr(SECONDS, 0.0)
+    scores = earlier.user_attrs.get(FOLD_SCORES, [])
+    trial.set_user_attr(FOLD_SCORES, scores)
+    for fold in range(len(scores)):
+        trial.report(float(np.mean(scores[: fold + 1])), fold)
+    if earlier.state is not TrialState.COMPLETE:
+        raise optuna.TrialPruned
+    return float(np.mean(scores))

@@ -1,0 +1,214 @@
+"""A study that several processes share: where it is kept, whose turn it is, what becomes of the killed."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+
+from annotary.errors import RegistryError, summarize
+from annotary.models.baselines import Params
+from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
+from annotary.models.tuning.sampler import NumberedSampler
+
+_SQLITE = "sqlite:///"
+_SQLITE_TIMEOUT_S = 60
+_MOST_RETRIES = 3
+_POLL_S = 0.5
+_NEVER_PRUNED = 3
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """How the death of a process is noticed.
+
+    Attributes
+    ----------
+    interval_s
+        Seconds between two signs of life of a running trial.
+    grace_s
+        Seconds without one after which the trial is taken for lost, and queued again.
+    """
+
+    interval_s: int = 10
+    grace_s: int = 60
+
+
+DEFAULT_HEARTBEAT = Heartbeat()
+
+
+class _SurplusTrialError(Exception):
+    """Another process has taken the last trial."""
+
+
+def open_study(
+    name: str,
+    storage: str,
+    *,
+    first_trials: list[Params],
+    n_trials: int,
+    seed: int,
+    heartbeat: Heartbeat = DEFAULT_HEARTBEAT,
+) -> optuna.Study:
+    """Open a study, or go on with the one of this name.
+
+    Parameters
+    ----------
+    name
+        Name of the study.
+    storage
+        Address of an SQLite file (``sqlite:///FILE``) or another database that SQLAlchemy knows;
+        empty keeps the study in memory.
+    first_trials
+        Hyperparameters that are tried first, where they were not yet.
+    n_trials
+        Trials that the study will have.
+    seed
+        Seed of the sampler.
+    heartbeat
+        How the death of a process is noticed.
+
+    Raises
+    ------
+    RegistryError
+        If the database does not answer.
+    """
+    lock: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if storage.startswith(_SQLITE):
+        lock = FileLock(f"{storage.removeprefix(_SQLITE)}.lock")
+    try:
+        with _quiet(), lock:
+            study = optuna.create_study(
+                study_name=name,
+                storage=_open_storage(storage, heartbeat) if storage else None,
+                sampler=NumberedSampler(seed),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=_NEVER_PRUNED),
+                direction="maximize",
+                load_if_exists=True,
+            )
+            for params in first_trials[:n_trials]:
+                study.enqueue_trial(params, skip_if_exists=True)
+            return study
+    except Exception as error:
+        # Drivers of other databases raise their own errors; SQLAlchemy's are not all wrapped by Optuna.
+        raise RegistryError(
+            f"study storage {storage or 'in memory'}",
+            expected="to be an SQLite file or a database that answers",
+            found=summarize(error),
+            remedy="Check --storage, and that the database or its disk is there.",
+        ) from error
+
+
+def _open_storage(address: str, heartbeat: Heartbeat) -> RDBStorage:
+    """Open a database; a trial whose process died is queued again."""
+    options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}} if address.startswith(_SQLITE) else {}
+    return RDBStorage(
+        address,
+        engine_kwargs=options,
+        heartbeat_interval=heartbeat.interval_s,
+        grace_period=heartbeat.grace_s,
+        heartbeat_stale_trial_callback=_queue_lost,
+    )
+
+
+def work_on(
+    study: optuna.Study,
+    objective: Callable[[optuna.Trial], float],
+    *,
+    n_trials: int,
+    timeout: float = 0,
+    on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
+) -> None:
+    """Do trials of a study until it has ``n_trials``, whichever processes did them.
+
+    Returns when no process runs a trial any more: those of a process that died are done again here.
+
+    Parameters
+    ----------
+    study
+        What :func:`open_study` gives.
+    objective
+        Scores a trial.
+    n_trials
+        Trials of the study in all, earlier runs included; failed ones do not count.
+    timeout
+        Seconds after which no trial is begun and no other process waited for; 0 for none.
+        A study without a complete trial gets one all the same.
+    on_trial
+        Called as each trial of this process ends.
+    """
+    started = time.monotonic()
+
+    def run(trial: optuna.Trial) -> float:
+        if _count(study, before=trial.number) >= n_trials:
+            trial.set_user_attr(SURPLUS, True)
+            raise _SurplusTrialError
+        with _queueing_again(study, trial):
+            return objective(trial)
+
+    def tell(study: optuna.Study, trial: FrozenTrial) -> None:
+        if trial.state is not TrialState.FAIL:
+            on_trial(trial)
+
+    with _quiet():
+        while True:
+            optuna.storages.fail_stale_trials(study)
+            late = bool(timeout) and time.monotonic() - started >= timeout
+            has_best = bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            if late and has_best:
+                return
+            if _count(study) < n_trials:
+                study.optimize(run, n_trials=1, catch=(_SurplusTrialError,), callbacks=[tell])
+            elif _is_running(study):
+                time.sleep(_POLL_S)
+            else:
+                return
+
+
+@contextlib.contextmanager
+def _queueing_again(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
+    """Queue the trial for the next run if an error or the user stops it; the trial itself failed then."""
+    try:
+        yield
+    except optuna.TrialPruned:
+        raise
+    except BaseException:
+        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, study.trials[trial.number])
+        trial.set_user_attr(QUEUED_AGAIN, True)
+        raise
+
+
+def _queue_lost(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial whose process died, unless that process did it itself."""
+    if not trial.user_attrs.get(QUEUED_AGAIN):
+        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, trial)
+
+
+def _count(study: optuna.Study, *, before: int | None = None) -> int:
+    """Count the trials that run or are done, all or those with a smaller number."""
+    counted = study.get_trials(deepcopy=False, states=COUNTED)
+    return sum(before is None or trial.number < before for trial in counted)
+
+
+def _is_running(study: optuna.Study) -> bool:
+    """Tell whether some process runs a trial."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's lines out of the progress bar, then give the caller's setting back."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
