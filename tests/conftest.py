@@ -80,8 +80,11 @@ def leave_store() -> None:
 class EmbeddingHere:
     """Embeds in the test's own process, which compiles once for all tests."""
 
-    def __init__(self, log_expr, *, seed):
-        self._positions = embed_cells(log_expr, seed=seed)
+    def __init__(self, seed):
+        self._seed = seed
+
+    def start(self, log_expr):
+        self._positions = embed_cells(log_expr, seed=self._seed)
 
     def get(self):
         return self._positions
@@ -90,8 +93,8 @@ class EmbeddingHere:
 @pytest.fixture(autouse=True)
 def embedding_here(monkeypatch):
     monkeypatch.setattr(
-        "annotary.stages.training_picture.start_embedding",
-        lambda log_expr, *, seed: contextlib.nullcontext(EmbeddingHere(log_expr, seed=seed)),
+        "annotary.stages.training_picture.open_embedding",
+        lambda *, seed: contextlib.nullcontext(EmbeddingHere(seed)),
     )
 
 

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from annotary.quality import embedding_process
 from annotary.quality.embedding import embed_cells
-from annotary.quality.embedding_process import start_embedding
+from annotary.quality.embedding_process import open_embedding
 
 
 @pytest.fixture
@@ -17,24 +17,34 @@ def log_expr():
 
 
 def test_the_positions_are_those_of_this_process(log_expr):
-    with start_embedding(log_expr, seed=3) as process:
+    with open_embedding(seed=3) as process:
+        process.start(log_expr)
         positions = process.get()
     np.testing.assert_array_equal(positions, embed_cells(log_expr, seed=3))
 
 
 def test_a_failure_is_a_warning(log_expr, caplog, monkeypatch):
-    monkeypatch.setattr(embedding_process, "_CELLS_NAME", "../nowhere/cells.npz")
     monkeypatch.setattr(embedding_process, "save_npz", lambda *args, **options: None)
-    with caplog.at_level(logging.WARNING, logger="annotary"), start_embedding(log_expr, seed=3) as process:
+    with caplog.at_level(logging.WARNING, logger="annotary"), open_embedding(seed=3) as process:
+        process.start(log_expr)
         assert process.get() is None
     assert "there is no UMAP, since its process failed: FileNotFoundError" in caplog.text
+
+
+def test_a_process_that_was_killed_is_a_warning(log_expr, caplog):
+    with caplog.at_level(logging.WARNING, logger="annotary"), open_embedding(seed=3) as process:
+        process._process.kill()
+        process._process.wait()
+        process.start(log_expr)
+        assert process.get() is None
+    assert "there is no UMAP, since its process failed: exit code -9" in caplog.text
 
 
 def test_an_error_meanwhile_ends_the_process(log_expr):
     started = []
 
     def fail():
-        with start_embedding(log_expr, seed=3) as process:
+        with open_embedding(seed=3) as process:
             started.append(process._process)
             raise RuntimeError("disk")
 

@@ -1,6 +1,7 @@
-"""The embedding in a process of its own: it takes as long as writing the dataset, so both go on at once."""
+"""The embedding in a process of its own, which gets ready while cells are read and works while they are written."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,34 +9,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_matrix, load_npz, save_npz
+from scipy.sparse import csr_matrix, load_npz, random_array, save_npz
 
 from annotary.log import warn
 
 _CELLS_NAME = "cells.npz"
 _POSITIONS_NAME = "positions.npy"
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+"""The other cores have work."""
 
 
 class EmbeddingProcess:
-    """Positions that another process works out.
+    """A process that works out positions of cells.
 
     Parameters
     ----------
-    log_expr
-        Log-normalised expression, ``(n_cells, n_genes)``.
     seed
         Seed of all steps.
     folder
         Where the cells and the positions are exchanged.
     """
 
-    def __init__(self, log_expr: csr_matrix, *, seed: int, folder: Path) -> None:
+    def __init__(self, *, seed: int, folder: Path) -> None:
         self._folder = folder
-        save_npz(folder / _CELLS_NAME, log_expr, compressed=False)
-        command = [sys.executable, "-m", __name__, str(folder), str(seed)]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", __name__, str(folder), str(seed)],
+            env=os.environ | _ONE_THREAD,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+
+    def start(self, log_expr: csr_matrix) -> None:
+        """Give it the cells, ``(n_cells, n_genes)``, log-normalised."""
+        save_npz(self._folder / _CELLS_NAME, log_expr, compressed=False)
+        with contextlib.suppress(BrokenPipeError):  # it has failed: `get` tells
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
 
     def get(self) -> np.ndarray | None:
         """Wait for the positions, ``(n_cells, 2)``; None, with a warning, where the process failed."""
@@ -50,14 +61,15 @@ class EmbeddingProcess:
         """End the process, if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.__exit__(None, None, None)  # waits, and closes the pipe
+        with contextlib.suppress(BrokenPipeError):
+            self._process.__exit__(None, None, None)  # waits, and closes the pipes
 
 
 @contextlib.contextmanager
-def start_embedding(log_expr: csr_matrix, *, seed: int) -> Iterator[EmbeddingProcess]:
-    """Start a process that embeds cells ``(n_cells, n_genes)`` as ``embedding.embed_cells`` does."""
+def open_embedding(*, seed: int) -> Iterator[EmbeddingProcess]:
+    """Start a process that embeds as ``embedding.embed_cells`` does; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="annotary-") as folder:
-        process = EmbeddingProcess(log_expr, seed=seed, folder=Path(folder))
+        process = EmbeddingProcess(seed=seed, folder=Path(folder))
         try:
             yield process
         finally:
@@ -65,11 +77,13 @@ def start_embedding(log_expr: csr_matrix, *, seed: int) -> Iterator[EmbeddingPro
 
 
 def main() -> None:
-    """Embed the cells of a folder; the other process calls this."""
+    """Compile what takes long, wait for the cells, embed them; the other process calls this."""
     from annotary.quality.embedding import embed_cells
 
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])
-    np.save(folder / _POSITIONS_NAME, embed_cells(csr_matrix(load_npz(folder / _CELLS_NAME)), seed=seed))
+    embed_cells(csr_matrix(random_array((60, 40), density=0.5, rng=np.random.default_rng(0))), seed=seed)
+    if sys.stdin.readline():  # empty where the other process has ended
+        np.save(folder / _POSITIONS_NAME, embed_cells(csr_matrix(load_npz(folder / _CELLS_NAME)), seed=seed))
 
 
 if __name__ == "__main__":

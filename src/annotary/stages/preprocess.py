@@ -29,7 +29,7 @@ from annotary.stages.cleaning import Cleaning, clean_cells, hash_cleaning, write
 from annotary.stages.dataset_record import log_dataset_record
 from annotary.stages.reuse import CLEANING_FOLDER, CLEANING_TAG, REUSED_TAG, reuse_cleaning
 from annotary.stages.splitting import split_cells, tally_genes
-from annotary.stages.training_picture import start_picture
+from annotary.stages.training_picture import open_picture
 from annotary.tracking import StageRun, stage_run, to_json
 
 _SEED_PRESET = {
@@ -77,13 +77,16 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
         output = make_folder(Path(config.output))
         sources, columns = _find_sources(config, output)
         target = output / FILE_NAME
-        with _get_clean_cells(sources, columns, output, config, run) as cleaning:
+        with (
+            open_picture(seed=config.seed) as picture,
+            _get_clean_cells(sources, columns, output, config, run) as cleaning,
+        ):
             cells, tables = _design_dataset(cleaning.cells, sources, columns, config)
-            with start_picture(cells, tables, seed=config.seed) as picture:
-                dataset = write_dataset(target, cells.counts.iter_chunks(), tables)
-                address = run.log_file(target, "dataset")
-                run.log_folder(write_cleaning(cleaning, output / CLEANING_FOLDER))
-                log_dataset_record(run, dataset, cleaning, picture, path=target)
+            picture.start(cells, tables)
+            dataset = write_dataset(target, cells.counts.iter_chunks(), tables)
+            address = run.log_file(target, "dataset")
+            run.log_folder(write_cleaning(cleaning, output / CLEANING_FOLDER))
+            log_dataset_record(run, dataset, cleaning, picture, path=target)
         say(f"dataset {dataset.record.dataset_hash[:12]}: {target}")
         return Preprocessed(address=address, path=target, sources=sources, columns=columns)
 

@@ -11,7 +11,7 @@ from annotary.data.dataset import DatasetTables
 from annotary.data.source import Cells
 from annotary.evaluation.embedding_figure import draw_embedding
 from annotary.evaluation.figures import to_png
-from annotary.quality.embedding_process import EmbeddingProcess, start_embedding
+from annotary.quality.embedding_process import EmbeddingProcess, open_embedding
 from annotary.quality.prepare import TARGET_SUM, PreparedCells, log_normalize
 
 EMBEDDED_CELLS = 2000
@@ -19,11 +19,33 @@ EMBEDDED_CELLS = 2000
 
 
 class TrainingPicture:
-    """A picture that is on its way."""
+    """A picture that is on its way.
 
-    def __init__(self, process: EmbeddingProcess, obs: pd.DataFrame) -> None:
+    Parameters
+    ----------
+    process
+        Works out where the cells go.
+    seed
+        Seed of the sample.
+    """
+
+    def __init__(self, process: EmbeddingProcess, *, seed: int) -> None:
         self._process = process
-        self._obs = obs
+        self._seed = seed
+        self._obs = pd.DataFrame()
+
+    def start(self, cells: Cells, tables: DatasetTables) -> None:
+        """Start to embed a sample of the training cells of a dataset, on its panel."""
+        training = np.flatnonzero(tables.obs[keys.SPLIT] == keys.TRAIN)
+        by_id = training[np.argsort(tables.obs.index[training].to_numpy(dtype=object), kind="stable")]
+        drawn = np.sort(np.random.default_rng(self._seed).permutation(by_id)[:EMBEDDED_CELLS])
+        in_panel = np.flatnonzero(cells.gene_ids.isin(tables.panel))
+        sample = PreparedCells(
+            counts=cells.counts.take_rows(drawn).take_columns(in_panel).load(),
+            depth=tables.obs[keys.DEPTH].to_numpy(dtype=np.float64)[drawn],
+        )
+        self._obs = tables.obs.iloc[drawn]
+        self._process.start(log_normalize(sample, target_sum=TARGET_SUM))
 
     def draw(self) -> bytes | None:
         """Wait for the positions and draw them by label and by source, as PNG; None where there are none."""
@@ -37,28 +59,7 @@ class TrainingPicture:
 
 
 @contextlib.contextmanager
-def start_picture(cells: Cells, tables: DatasetTables, *, seed: int) -> Iterator[TrainingPicture]:
-    """Start to embed a sample of the training cells.
-
-    Parameters
-    ----------
-    cells
-        Cells of the dataset, ``(n_cells, n_genes)``.
-    tables
-        The dataset's tables.
-    seed
-        Seed of the sample and of the embedding.
-    """
-    obs = tables.obs
-    training = np.flatnonzero(obs[keys.SPLIT] == keys.TRAIN)
-    by_id = training[np.argsort(obs.index[training].to_numpy(dtype=str), kind="stable")]
-    drawn = np.sort(np.random.default_rng(seed).permutation(by_id)[:EMBEDDED_CELLS])
-    sample = PreparedCells(
-        counts=cells.counts.take_rows(drawn)
-        .take_columns(np.flatnonzero(cells.gene_ids.isin(tables.panel)))
-        .load(),
-        depth=obs[keys.DEPTH].to_numpy(dtype=np.float64)[drawn],
-    )
-    log_expr = log_normalize(sample, target_sum=TARGET_SUM)
-    with start_embedding(log_expr, seed=seed) as process:
-        yield TrainingPicture(process, obs.iloc[drawn])
+def open_picture(*, seed: int) -> Iterator[TrainingPicture]:
+    """Get ready to draw; what is under way ends with the block."""
+    with open_embedding(seed=seed) as process:
+        yield TrainingPicture(process, seed=seed)
