@@ -1,5 +1,6 @@
 """The same cells give the same dataset, however they are ordered, stored, packed and cut into files."""
 
+import contextlib
 import functools
 import gzip
 import itertools
@@ -23,7 +24,7 @@ STORES = {"dense": np.asarray, "csr": csr_matrix, "csc": csc_matrix}
 DTYPES = ("uint8", "int64", "float32", "float64")
 
 few = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     database=None,
@@ -32,6 +33,22 @@ few = settings(
 )
 seeds = st.integers(0, 2**32 - 1)
 _names = itertools.count()
+
+
+class NoEmbedding:
+    def start(self, log_expr) -> None:
+        pass
+
+    def get(self) -> None:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def embedding_here(monkeypatch):
+    monkeypatch.setattr(
+        "annotary.stages.training_picture.open_embedding",
+        lambda *, seed: contextlib.nullcontext(NoEmbedding()),
+    )
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from pathlib import Path
 import anndata
 import h5py
 import numpy as np
+from scipy.sparse import csr_matrix
 from zarr import consolidate_metadata, open_group
 
 from malformed.cases import N_CELLS, N_GENES, accepted, clean, label_names, refused, write
@@ -100,6 +101,47 @@ def zarr(folder: Path) -> Path:
     return _write_zarr(folder)
 
 
+def _write_in_chunks(folder: Path, adata: anndata.AnnData, size: int) -> Path:
+    """Write a store with small chunks, as zarr does it: chunks of zeros are left out."""
+    path = folder / "cells.zarr"
+    adata.write_zarr(path)
+    group = open_group(path / "X", mode="r+")
+    for name in ("data", "indices", "indptr"):
+        values, attributes = group[name][:], dict(group[name].attrs)
+        array = group.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=(size,), overwrite=True
+        )
+        array[:] = values
+        array.attrs.update(attributes)
+    return path
+
+
+def first_cells_empty() -> anndata.AnnData:
+    adata = clean()
+    counts = adata.X.toarray()
+    counts[:45] = 0
+    adata.X = csr_matrix(counts)
+    return adata
+
+
+@accepted("zarr with chunks of empty cells", twin=first_cells_empty, says=("left out 45 cells",))
+def zarr_empty_cells(folder: Path) -> Path:
+    path = _write_in_chunks(folder, first_cells_empty(), 20)
+    assert not (path / "X" / "indptr" / "0").exists()
+    return path
+
+
+def only_gene() -> anndata.AnnData:
+    return clean()[:, 20:21].copy()
+
+
+@accepted("zarr of one gene", twin=only_gene, options=("--min-genes", "1"), twin_options=("--min-genes", "1"))
+def zarr_one_gene(folder: Path) -> Path:
+    path = _write_in_chunks(folder, only_gene(), 1000)
+    assert not (path / "X" / "indices" / "0").exists()
+    return path
+
+
 def _find_chunk(path: Path, array: str) -> Path:
     """Find the first chunk file of an array, in either version of the format."""
     return next(
@@ -124,6 +166,12 @@ def _drop_one_of_many(path: Path) -> None:
     array.attrs.update(attributes)
     consolidate_metadata(path)
     sorted(file for file in (path / "X" / "data").rglob("*") if file.name[0].isdigit())[2].unlink()
+
+
+def _drop_first_starts(path: Path) -> None:
+    shutil.rmtree(path)
+    _write_in_chunks(path.parent, clean(), 20)
+    (path / "X" / "indptr" / "0").unlink()
 
 
 def _cut_chunk(array: str) -> Callable[[Path], None]:
@@ -154,6 +202,7 @@ BAD_ZARR: dict[str, Callable[[Path], None]] = {
     "with one of many chunks of values lost": _drop_one_of_many,
     "with a lost chunk of indices": _drop_chunk("X/indices"),
     "with a lost chunk of indptr": _drop_chunk("X/indptr"),
+    "with the first of many chunks of indptr lost": _drop_first_starts,
     "with a lost chunk of cell ids": _drop_chunk("obs/_index"),
     "with a cut chunk": _cut_chunk("X/data"),
     "with broken metadata": _break_metadata,

@@ -163,6 +163,7 @@ def test_output_names_follow_input_names(tmp_path):
     assert name_output(tmp_path / "p7.h5ad", tmp_path).name == "p7.annotated.h5ad"
     assert name_output(tmp_path / "p7.annotated.h5ad", tmp_path).name == "p7.annotated.h5ad"
     assert name_output(tmp_path / "p.7.v2.h5ad", tmp_path).name == "p.7.v2.annotated.h5ad"
+    assert name_output(tmp_path / "p7.converted.h5ad", tmp_path).name == "p7.annotated.h5ad"
 
 
 def test_inputs_of_a_folder_are_its_h5ad_files_but_no_outputs(tmp_path):

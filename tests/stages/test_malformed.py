@@ -27,6 +27,22 @@ LINE = re.compile(
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
+class NoEmbedding:
+    def start(self, log_expr) -> None:
+        pass
+
+    def get(self) -> None:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def embedding_here(monkeypatch):
+    monkeypatch.setattr(
+        "annotary.stages.training_picture.open_embedding",
+        lambda *, seed: contextlib.nullcontext(NoEmbedding()),
+    )
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended."""

@@ -117,7 +117,7 @@ def _check_readable(path: Path) -> None:
     except OSError as error:
         raise InputFileError(
             path,
-            expected="to be a folder that can be read" if path.is_dir() else "to be a file that can be read",
+            expected=f"to be a {'folder' if os.path.isdir(path) else 'file'} that can be read",
             found="no such file"
             if isinstance(error, FileNotFoundError)
             else (error.strerror or str(error)).lower(),

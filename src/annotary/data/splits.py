@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from annotary import keys
 from annotary.data.hashing import hash_strings
@@ -177,7 +176,7 @@ def assign_folds(
         Wished folds, at least 2; fewer when a label has fewer cells, or when there
         are fewer groups, or where a label would be in one fold only.
     seed
-        Seed of scikit-learn's folds.
+        Seed of the folds.
     place
         File and element, for the message.
 
@@ -215,9 +214,12 @@ def assign_folds(
 def _fold_cells(label: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
     """Assign cells to folds that each have every label, ``(n_cells,)``."""
     folds = np.empty(len(label), dtype=np.int64)
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(label)), label)):
-        folds[held_out] = fold
+    rng = np.random.default_rng(seed)
+    n_dealt = 0
+    for code in np.unique(label):
+        members = rng.permutation(np.flatnonzero(label == code))
+        folds[members] = (n_dealt + np.arange(len(members))) % n_folds  # on where the last label ended
+        n_dealt += len(members)
     return folds
 
 
@@ -242,6 +244,8 @@ def _fold_groups(
     label: np.ndarray, group: np.ndarray, *, n_folds: int, random_state: np.random.RandomState
 ) -> np.ndarray:
     """Assign whole groups to folds with labels as even as they allow, ``(n_cells,)``."""
+    from sklearn.model_selection import StratifiedGroupKFold  # takes half a second
+
     folds = np.empty(len(label), dtype=np.int64)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():

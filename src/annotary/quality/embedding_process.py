@@ -1,4 +1,4 @@
-"""The embedding in a process of its own, which gets ready while cells are read and works while they are written."""
+"""The embedding in a process of its own: ready when cells are read, done when they are written."""
 
 import contextlib
 import os
@@ -45,8 +45,7 @@ class EmbeddingProcess:
         """Give it the cells, ``(n_cells, n_genes)``, log-normalised."""
         save_npz(self._folder / _CELLS_NAME, log_expr, compressed=False)
         with contextlib.suppress(BrokenPipeError):  # it has failed: `get` tells
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
+            print(file=self._process.stdin, flush=True)
 
     def get(self) -> np.ndarray | None:
         """Wait for the positions, ``(n_cells, 2)``; None, with a warning, where the process failed."""
