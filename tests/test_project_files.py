@@ -154,12 +154,13 @@ def test_readme_shows_the_layout_of_the_package():
             assert f"{path.name}/" in readme, path.name
 
 
-def test_readme_shows_the_table_of_the_benchmark():
-    spec = importlib.util.spec_from_file_location("main_job", PROJECT / "benchmarks" / "main_job.py")
+@pytest.mark.parametrize("name", ["main_job", "preprocess"])
+def test_readme_shows_the_table_of_the_benchmark(name):
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "benchmarks" / f"{name}.py")
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    table = benchmark.make_markdown(pd.read_csv(PROJECT / "benchmarks" / "main_job.csv"))
-    assert f"<!-- benchmarks/main_job.csv -->\n{table}\n<!-- end -->" in (PROJECT / "README.md").read_text()
+    table = benchmark.make_markdown(pd.read_csv(PROJECT / "benchmarks" / f"{name}.csv"))
+    assert f"<!-- benchmarks/{name}.csv -->\n{table}\n<!-- end -->" in (PROJECT / "README.md").read_text()
 
 
 def test_changelog_names_the_version():
