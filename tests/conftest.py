@@ -98,6 +98,25 @@ def embedding_here(monkeypatch):
     )
 
 
+class NoEmbedding:
+    """Has no positions, and takes no time."""
+
+    def start(self, log_expr):
+        pass
+
+    def get(self):
+        return None
+
+
+@pytest.fixture
+def no_embedding(monkeypatch):
+    """For tests that preprocess many times and look at no picture."""
+    monkeypatch.setattr(
+        "annotary.stages.training_picture.open_embedding",
+        lambda *, seed: contextlib.nullcontext(NoEmbedding()),
+    )
+
+
 @pytest.fixture
 def cells_file(tmp_path) -> Path:
     """A small h5ad file of simulated labelled counts."""

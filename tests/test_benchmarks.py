@@ -82,8 +82,8 @@ def test_the_chunked_copy_is_whole(tmp_path):
     n_cells = CHUNK_CELLS + 200
     write_counts(tmp_path / "counts.h5ad", n_cells, 400)
     read_and_write(tmp_path / "counts.h5ad", tmp_path / "copy.h5ad")
-    assert hash_counts(tmp_path / "copy.h5ad") == hash_counts(tmp_path / "counts.h5ad")
     original, copy = (anndata.read_h5ad(tmp_path / name) for name in ("counts.h5ad", "copy.h5ad"))
+    assert (copy.X != original.X).nnz == 0
     assert copy.obs.equals(original.obs)
     assert copy.var.equals(original.var)
 

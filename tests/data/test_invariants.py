@@ -1,6 +1,5 @@
 """The same cells give the same dataset, however they are ordered, stored, packed and cut into files."""
 
-import contextlib
 import functools
 import gzip
 import itertools
@@ -35,20 +34,7 @@ seeds = st.integers(0, 2**32 - 1)
 _names = itertools.count()
 
 
-class NoEmbedding:
-    def start(self, log_expr) -> None:
-        pass
-
-    def get(self) -> None:
-        return None
-
-
-@pytest.fixture(autouse=True)
-def embedding_here(monkeypatch):
-    monkeypatch.setattr(
-        "annotary.stages.training_picture.open_embedding",
-        lambda *, seed: contextlib.nullcontext(NoEmbedding()),
-    )
+pytestmark = pytest.mark.usefixtures("no_embedding")
 
 
 @functools.cache

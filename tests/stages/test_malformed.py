@@ -27,20 +27,7 @@ LINE = re.compile(
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-class NoEmbedding:
-    def start(self, log_expr) -> None:
-        pass
-
-    def get(self) -> None:
-        return None
-
-
-@pytest.fixture(autouse=True)
-def embedding_here(monkeypatch):
-    monkeypatch.setattr(
-        "annotary.stages.training_picture.open_embedding",
-        lambda *, seed: contextlib.nullcontext(NoEmbedding()),
-    )
+pytestmark = pytest.mark.usefixtures("no_embedding")
 
 
 @dataclass(frozen=True)
