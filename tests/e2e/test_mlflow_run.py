@@ -77,7 +77,8 @@ def test_main_prints_candidates_champion_file_and_how_to_open_the_ui(main_job, f
 
 
 def test_relative_paths_start_from_the_folder_of_the_call(main_job, folder):
-    assert {path.name for path in (folder / "out").iterdir()} == {"dataset.h5ad", "cells.annotated.h5ad"}
+    written = {path.name for path in (folder / "out").iterdir()}
+    assert written == {"dataset.h5ad", "dataset.html", "cleaning", "cells.annotated.h5ad"}
 
 
 def test_main_uses_the_run_of_mlflow_run_and_one_experiment(main_job, folder):
