@@ -200,7 +200,45 @@ def test_a_cell_that_is_in_two_files_is_taken_once(store):
     dataset = run(store, input=f"{first},{second}")
     assert sorted(dataset.obs.index) == sorted(adata.obs_names)
     removed = pd.read_csv(store / "out" / "cleaning" / "removed_cells.csv")
-    assert list(removed["reason"]) == [f"same counts as cell{cell:04d}" for cell in range(90, 110)]
+    labels = adata.obs["cell_type"]
+    expected = [f"same counts as {cell} ({labels[cell]})" for cell in adata.obs_names[90:110]]
+    assert list(removed["reason"]) == expected
+    assert set(removed["source"]) == {"p2"}
+
+
+def test_a_cell_with_two_labels_is_told(store, caplog):
+    adata = simulate_cells(n_genes=600)
+    other = adata[:40].copy()
+    other.obs_names = [f"other{cell}" for cell in range(40)]
+    other.obs["cell_type"] = "B cell"
+    n_disputed = int((adata.obs["cell_type"].iloc[:40] != "B cell").sum())
+    first, second = write_part(adata, store / "p1.h5ad"), write_part(other, store / "p2.h5ad")
+    with caplog.at_level(logging.WARNING, logger="annotary"):
+        run(store, input=f"{first},{second}")
+    assert f"{n_disputed} cells are in the data twice with two different labels" in caplog.text
+    assert "two different labels" in (store / "out" / "dataset.html").read_text()
+
+
+def test_what_an_earlier_run_left_in_the_folder_is_not_taken_for_this_one_s(store):
+    run(store, doublets="scrublet")
+    assert (store / "out" / "cleaning" / "doublets.csv").exists()
+    run(store)
+    assert {path.name for path in (store / "out" / "cleaning").iterdir()} == {
+        "quality.png",
+        "removed_cells.csv",
+        "summary.json",
+    }
+
+
+def test_the_page_says_where_counts_were_found_and_how_many_genes_are_shared(store):
+    adata = simulate_cells()
+    first = write_part(adata[:120, 20:], store / "p1.h5ad")
+    second = write_part(adata[120:, :250], store / "p2.h5ad")
+    run(store, input=f"{first},{second}", min_cells=0)
+    page = (store / "out" / "dataset.html").read_text()
+    assert "p1.h5ad: X, 120 cells x 280 genes" in page
+    assert last_run()["metrics.genes_read"] == 280
+    assert last_run()["metrics.genes_shared"] == 230
 
 
 def test_files_of_two_species_are_refused(store):
@@ -299,7 +337,7 @@ def test_the_report_is_one_page_beside_the_dataset_and_in_the_run(store):
     dataset = run(store)
     page = (store / "out" / "dataset.html").read_text()
     assert dataset.record.dataset_hash in page
-    for caption in ("Quality of all labelled cells", "Gene panel", "UMAP of training cells"):
+    for caption in ("Quality of the labelled cells", "Gene panel", "UMAP of a sample"):
         assert caption in page
     logged = mlflow.artifacts.download_artifacts(f"runs:/{last_run()['run_id']}/dataset.html")
     assert Path(logged).read_text() == page

@@ -64,12 +64,18 @@ class Cells:
         Unique ids in alphabetical order, ``(n_genes,)``.
     place
         File and element, for messages.
+    inputs
+        File and element of the counts, with its size, of each input; for people.
+    n_genes_read
+        Genes of the input that has most.
     """
 
     counts: StoredCounts
     obs: pd.DataFrame
     gene_ids: pd.Index
     place: str
+    inputs: tuple[str, ...] = ()
+    n_genes_read: int = 0
 
     def take(self, kept: np.ndarray) -> "Cells":
         """Keep some cells, by a mask ``(n_cells,)`` or ascending positions."""
@@ -174,7 +180,20 @@ def _read_all(
         for name, values in _measure_all(files, gene_ids, shared, columns, store).items():
             obs[name] = values
         place = files[0].place if len(files) == 1 else ", ".join(source.name for source in sources)
-        return Cells(counts=store.view(), obs=obs, gene_ids=shared, place=place)
+        return Cells(
+            counts=store.view(),
+            obs=obs,
+            gene_ids=shared,
+            place=place,
+            inputs=tuple(_describe(file, source) for file, source in zip(files, sources, strict=True)),
+            n_genes_read=max(ids.nunique() for ids in gene_ids),
+        )
+
+
+def _describe(file: CountsFile, source: Source) -> str:
+    """Say where the counts of a source were found, and how many."""
+    place = file.place.removeprefix(f"{source.path.parent}/")
+    return f"{place}, {file.n_cells:,} cells x {len(file.var):,} genes"
 
 
 def find_repeated_cells(cells: Cells) -> np.ndarray:

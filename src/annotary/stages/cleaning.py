@@ -29,6 +29,13 @@ from annotary.tracking import to_json
 
 _SUMMARY_NAME = "summary.json"
 _REMOVED_NAME = "removed_cells"
+_OPTIONAL_NAMES = (
+    "doublets.csv",
+    "doublets_by_lane.csv",
+    "doublets_by_label.csv",
+    "doublets.png",
+    "doublet_training.png",
+)
 
 _SETTINGS = (
     "preset",
@@ -57,7 +64,7 @@ class Cleaning:
     steps
         Cells and genes after each step.
     removed
-        ``cell_id``, ``label`` and ``reason`` of each cell that was left out, ``(n_removed, 3)``.
+        ``cell_id``, ``label``, ``source`` and ``reason`` of each cell that was left out, ``(n_removed, 4)``.
     tables
         Other tables by name.
     pictures
@@ -66,6 +73,8 @@ class Cleaning:
         Other figures by name.
     notes
         What may be wrong, for people.
+    inputs
+        What was read of each input, for people.
     """
 
     cells: Cells
@@ -75,6 +84,7 @@ class Cleaning:
     pictures: dict[str, bytes] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
 
 
 def hash_cleaning(sources: list[Source], columns: Columns, config: PreprocessConfig) -> str:
@@ -97,14 +107,14 @@ def clean_cells(
         counts_layer=config.counts_layer,
         label_table=Path(config.labels) if config.labels else None,
     ) as cells:
-        steps = {"cells_read": len(cells.obs), "genes_read": len(cells.gene_ids)}
-        draft = Cleaning(cells=cells, steps=steps, removed=pd.DataFrame())
+        steps = {"cells_read": len(cells.obs), "genes_read": cells.n_genes_read}
+        if len(sources) > 1:
+            steps["genes_shared"] = len(cells.gene_ids)
+        draft = Cleaning(cells=cells, steps=steps, removed=pd.DataFrame(), inputs=list(cells.inputs))
         labels = cells.obs[keys.LABEL]
         draft = _leave_out(draft, np.where(labels.isna(), "no label", ""), "cells_labelled")
-        copies = find_repeated_cells(draft.cells)
-        reasons = np.where(copies != "", "same counts as " + pd.Series(copies).astype(str), "")
-        draft = _leave_out(draft, reasons, "cells_not_repeated")
-        del draft.cells.obs[ROW_HASH], copies, reasons, labels
+        draft = _leave_out_repeated(draft)
+        del draft.cells.obs[ROW_HASH], labels
         draft.pictures["quality"] = to_png(draw_quality(draft.cells.obs, _list_limits(config)))
         in_notebook_order = config.preset == "seed"
         if in_notebook_order:
@@ -120,7 +130,14 @@ def clean_cells(
 def write_cleaning(cleaning: Cleaning, folder: Path) -> Path:
     """Write all but the cells into a folder, as :func:`read_cleaning` reads it."""
     folder = make_folder(folder)
-    summary = {"steps": cleaning.steps, "metrics": cleaning.metrics, "notes": cleaning.notes}
+    for name in _OPTIONAL_NAMES:  # of another run into the same folder
+        (folder / name).unlink(missing_ok=True)
+    summary = {
+        "steps": cleaning.steps,
+        "metrics": cleaning.metrics,
+        "notes": cleaning.notes,
+        "inputs": cleaning.inputs,
+    }
     with replacing(folder / _SUMMARY_NAME) as path:
         path.write_text(json.dumps(summary, indent=1))
     for name, table in {_REMOVED_NAME: cleaning.removed, **cleaning.tables}.items():
@@ -143,7 +160,7 @@ def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
     try:
         summary = json.loads((folder / _SUMMARY_NAME).read_text())
         tables = {
-            path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""])
+            path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
             for path in sorted(folder.glob("*.csv"))
         }
         return Cleaning(
@@ -154,6 +171,7 @@ def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
             pictures={path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))},
             metrics=summary["metrics"],
             notes=summary["notes"],
+            inputs=summary["inputs"],
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputFileError(
@@ -172,6 +190,7 @@ def _leave_out(draft: Cleaning, reasons: np.ndarray, step: str) -> Cleaning:
         {
             "cell_id": obs.index[bad],
             "label": obs[keys.LABEL].to_numpy()[bad],
+            "source": obs[keys.SOURCE].astype(str).to_numpy()[bad],
             "reason": np.asarray(reasons, dtype=object)[bad],
         }
     )
@@ -183,6 +202,27 @@ def _leave_out(draft: Cleaning, reasons: np.ndarray, step: str) -> Cleaning:
         steps=draft.steps | {step: int((~bad).sum())},
         removed=pd.concat([draft.removed, table]),
     )
+
+
+def _leave_out_repeated(draft: Cleaning) -> Cleaning:
+    """Leave out cells that are in the data twice, and tell where the two have different labels."""
+    labels = draft.cells.obs[keys.LABEL]
+    originals = pd.Series(find_repeated_cells(draft.cells), index=labels.index)
+    repeated = originals[originals != ""]
+    kept_labels = labels.loc[repeated].to_numpy()
+    reasons = originals.copy()
+    reasons[repeated.index] = [
+        f"same counts as {cell} ({label})" for cell, label in zip(repeated, kept_labels, strict=True)
+    ]
+    n_disputed = int((labels.loc[repeated.index].to_numpy() != kept_labels).sum())
+    notes = list(draft.notes)
+    if n_disputed:
+        notes.append(
+            f"{n_disputed} cells are in the data twice with two different labels; "
+            "the one whose id comes first was kept, removed_cells names both labels."
+        )
+        warn(notes[-1])
+    return _leave_out(replace(draft, notes=notes), reasons.to_numpy(), "cells_not_repeated")
 
 
 def shorten_reasons(reasons: pd.Series) -> pd.Series:

@@ -18,12 +18,12 @@ from annotary.tracking import StageRun
 
 REPORT_NAME = "dataset.html"
 _CAPTIONS = {
-    "quality": "Quality of all labelled cells, with the thresholds",
+    "quality": "Quality of the labelled cells, with the thresholds",
     "doublets": "Doublet scores",
     "doublet_training": "Training of the doublet caller",
     "panel": "Gene panel",
     "class_counts": "Cells of each label by side",
-    "umap": "UMAP of training cells",
+    "umap": "UMAP of a sample of the training cells (at most 2,000)",
 }
 
 
@@ -77,7 +77,7 @@ def log_dataset_record(
         run.log_picture(png, name)
     report = make_report(
         title=f"Dataset {dataset.record.source}",
-        facts=_list_facts(dataset),
+        facts=_list_facts(dataset, cleaning),
         steps=steps,
         removed=_count_reasons(cleaning.removed),
         labels=class_counts,
@@ -107,12 +107,13 @@ def _count_reasons(removed: pd.DataFrame) -> pd.DataFrame:
     return sizes.rename_axis("reason").reset_index(name="cells")
 
 
-def _list_facts(dataset: DatasetTables) -> dict[str, str]:
+def _list_facts(dataset: DatasetTables, cleaning: Cleaning) -> dict[str, str]:
     """List where a dataset comes from, for people."""
     record = dataset.record
     settings = json.loads(record.config)
     return {
         "Source": record.source,
+        "Counts": "\n".join(cleaning.inputs),
         "SHA-256 of the source": record.source_sha256,
         "Dataset hash": record.dataset_hash,
         "Counts hash": record.counts_hash,

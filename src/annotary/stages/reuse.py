@@ -30,6 +30,8 @@ def reuse_cleaning(run: StageRun, cleaning_hash: str, folder: Path) -> Iterator[
                 path = fetch(f"runs:/{run_id}/dataset/{FILE_NAME}")
                 cells = stack.enter_context(reread_cells(path, folder))
                 found = read_cleaning(fetch(f"runs:/{run_id}/{CLEANING_FOLDER}"), cells), run_id
+                for note in found[0].notes:
+                    warn(note)
                 say(f"reusing the {len(cells.obs)} clean cells of run {run_id}: same inputs and settings")
             except AnnotaryError as error:
                 warn(f"run {run_id} had the same inputs and settings but cannot be reused: {error}")
