@@ -12,7 +12,6 @@ from annotary.errors import LabelError
 
 CELL_ID = "cell_id"
 SIDE = "side"
-FOLD = "fold"
 
 _NO_FOLD = -1
 _MIN_FOLDS = 2
@@ -262,7 +261,9 @@ def make_split_table(cell_ids: pd.Index, sides: np.ndarray, folds: np.ndarray) -
     -------
     ``cell_id``, ``side`` and ``fold`` (-1 for test cells), ``(n_cells, 3)``.
     """
-    table = pd.DataFrame({CELL_ID: cell_ids.to_numpy(dtype=object), SIDE: pd.Categorical(sides), FOLD: folds})
+    table = pd.DataFrame(
+        {CELL_ID: cell_ids.to_numpy(dtype=object), SIDE: pd.Categorical(sides), keys.FOLD: folds}
+    )
     return table.sort_values(CELL_ID, kind="stable", ignore_index=True)
 
 
@@ -279,8 +280,8 @@ def iter_fold_tables(table: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     Number of each fold, and its table, ``(n_cells, 3)``.
     """
     is_test = (table[SIDE] == keys.TEST).to_numpy()
-    for fold in np.unique(table.loc[~is_test, FOLD]):
-        codes = np.select([is_test, table[FOLD] == fold], [2, 1], 0)
+    for fold in np.unique(table.loc[~is_test, keys.FOLD]):
+        codes = np.select([is_test, table[keys.FOLD] == fold], [2, 1], 0)
         yield int(fold), table.assign(**{SIDE: pd.Categorical.from_codes(codes, keys.SIDES)})
 
 

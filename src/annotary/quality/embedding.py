@@ -8,9 +8,6 @@ import scanpy
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 
-MAX_CELLS = 3000
-"""Cells that a picture needs; sample that many of more."""
-
 _N_COMPONENTS = 30
 _N_NEIGHBORS = 15
 _N_EPOCHS = 200

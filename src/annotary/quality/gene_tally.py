@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from annotary import keys
+from annotary.data.source import Cells
 from annotary.quality.prepare import TARGET_SUM, PreparedCells, log_normalize
 
 PanelMethod = Literal["seurat", "seurat_v3", "cell_ranger", "f_test"]
@@ -155,3 +157,26 @@ class GeneTally:
             yield genes, values, times
         genes = np.flatnonzero(n_ones)
         yield genes, np.ones(len(genes)), n_ones[genes]
+
+
+def tally_genes(
+    cells: Cells, codes: np.ndarray, is_training: np.ndarray, *, method: PanelMethod
+) -> GeneTally:
+    """Add up, in one pass, which genes are common, and what the panel is chosen by.
+
+    Parameters
+    ----------
+    cells, codes
+        Cells ``(n_cells, n_genes)`` and their encoded labels ``(n_cells,)``.
+    is_training
+        Cells that the panel is chosen on, ``(n_cells,)``.
+    method
+        How genes will be ranked.
+    """
+    tally = GeneTally(len(cells.gene_ids), int(codes.max()) + 1, method)
+    depth = cells.obs[keys.DEPTH].to_numpy(dtype=np.float64)
+    for rows, chunk in cells.iter_chunks():
+        tally.count(chunk)
+        chosen = is_training[rows]
+        tally.add(chunk[chosen], depth=depth[rows][chosen], codes=codes[rows][chosen])
+    return tally

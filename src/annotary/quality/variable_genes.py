@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from annotary import keys
 from annotary.data.source import Cells
 from annotary.errors import CountsError
-from annotary.quality.gene_tally import GeneTally, PanelMethod
+from annotary.quality.gene_tally import GeneTally, PanelMethod, tally_genes
 from annotary.quality.panel import score_genes
 
 _MIN_CELLS = 3
@@ -38,10 +37,7 @@ def find_variable_genes(cells: Cells, *, n_top_genes: int) -> np.ndarray:
 
 
 def _add_up(cells: Cells, method: PanelMethod) -> GeneTally:
-    """Add up what genes are ranked by, labels aside."""
-    tally = GeneTally(len(cells.gene_ids), 1, method)
-    depth = cells.obs[keys.DEPTH].to_numpy(dtype=np.float64)
-    for rows, chunk in cells.iter_chunks():
-        tally.count(chunk)
-        tally.add(chunk, depth=depth[rows], codes=np.zeros(chunk.shape[0], dtype=np.int64))
-    return tally
+    """Add up what genes are ranked by, over all cells and labels aside."""
+    n_cells = len(cells.obs)
+    every, nothing = np.ones(n_cells, dtype=bool), np.zeros(n_cells, dtype=np.int64)
+    return tally_genes(cells, nothing, every, method=method)

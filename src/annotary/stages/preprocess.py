@@ -22,13 +22,14 @@ from annotary.data.source import Cells, Columns, name_columns
 from annotary.data.splits import assign_folds, hash_split
 from annotary.errors import ConfigError
 from annotary.log import say
+from annotary.quality.gene_tally import tally_genes
 from annotary.quality.panel import rank_genes
 from annotary.quality.prepare import hash_panel
 from annotary.quality.qc import find_common_genes
 from annotary.stages.cleaning import Cleaning, clean_cells, hash_cleaning, write_cleaning
 from annotary.stages.dataset_record import log_dataset_record
 from annotary.stages.reuse import CLEANING_FOLDER, CLEANING_TAG, REUSED_TAG, reuse_cleaning
-from annotary.stages.splitting import split_cells, tally_genes
+from annotary.stages.splitting import split_cells
 from annotary.stages.training_picture import open_picture
 from annotary.tracking import StageRun, stage_run, to_json
 

@@ -7,7 +7,7 @@ from annotary.config import PreprocessConfig
 from annotary.data.source import Cells
 from annotary.data.splits import split_by_group, split_stratified
 from annotary.log import say
-from annotary.quality.gene_tally import GeneTally, PanelMethod
+from annotary.quality.gene_tally import tally_genes
 from annotary.quality.panel import rank_genes
 from annotary.quality.prepare import TARGET_SUM, PreparedCells, log_normalize
 
@@ -81,26 +81,3 @@ def _find_clusters(cells: Cells, codes: np.ndarray, config: PreprocessConfig) ->
     )
     say(f"{len(np.unique(clusters))} clusters of similar cells, each on one side as a whole")
     return clusters
-
-
-def tally_genes(
-    cells: Cells, codes: np.ndarray, is_training: np.ndarray, *, method: PanelMethod
-) -> GeneTally:
-    """Add up, in one pass, which genes are common, and what the panel is chosen by.
-
-    Parameters
-    ----------
-    cells, codes
-        Cells ``(n_cells, n_genes)`` and their encoded labels ``(n_cells,)``.
-    is_training
-        Cells that the panel is chosen on, ``(n_cells,)``.
-    method
-        How genes will be ranked.
-    """
-    tally = GeneTally(len(cells.gene_ids), int(codes.max()) + 1, method)
-    depth = cells.obs[keys.DEPTH].to_numpy(dtype=np.float64)
-    for rows, chunk in cells.iter_chunks():
-        tally.count(chunk)
-        chosen = is_training[rows]
-        tally.add(chunk[chosen], depth=depth[rows][chosen], codes=codes[rows][chosen])
-    return tally
