@@ -42,6 +42,7 @@ LEAKY_TAG = "leaky"
 
 _SQLITE = "sqlite:///"
 _STUDIES = "optuna.db"
+_CHECKPOINTS = "annotary-checkpoints"
 _DIGEST_LENGTH = 36
 _LONGEST_TAG = 5000
 
@@ -268,9 +269,18 @@ def fetch(address: str) -> Path:
 
 def find_study_storage() -> str:
     """Find where Optuna's studies lie by default: beside the tracking store's SQLite file, or here."""
+    return f"{_SQLITE}{_find_own_folder() / _STUDIES}"
+
+
+def find_checkpoints() -> Path:
+    """Find the folder of checkpoints of trainings: beside the tracking store's SQLite file, or here."""
+    return _find_own_folder() / _CHECKPOINTS
+
+
+def _find_own_folder() -> Path:
+    """Find where files lie that the tracking store does not hold."""
     address = mlflow.get_tracking_uri()
-    folder = Path(address.removeprefix(_SQLITE)).parent if address.startswith(_SQLITE) else Path()
-    return f"{_SQLITE}{folder / _STUDIES}"
+    return Path(address.removeprefix(_SQLITE)).parent if address.startswith(_SQLITE) else Path()
 
 
 def describe_ui() -> str:

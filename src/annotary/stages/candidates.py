@@ -1,6 +1,7 @@
 """What training stages share: a model's input spec and its bundle."""
 
 import numpy as np
+import pandas as pd
 
 from annotary import __version__, keys
 from annotary.data.counts import count_genes_per_cell
@@ -12,10 +13,10 @@ from annotary.quality.prepare import InputSpec
 from annotary.tracking import to_json
 
 
-def make_spec(dataset: Dataset) -> InputSpec:
-    """Fix how cells are prepared, from the panel and the training cells."""
+def make_spec(dataset: Dataset, panel: pd.Index) -> InputSpec:
+    """Fix how cells are prepared for a panel ``(n_panel,)``, from the training cells."""
     training = dataset.take(keys.TRAIN)
-    spec = InputSpec(gene_ids=tuple(dataset.panel), id_type=dataset.record.id_type, min_panel_genes=0)
+    spec = InputSpec(gene_ids=tuple(panel), id_type=dataset.record.id_type, min_panel_genes=0)
     expressed = count_genes_per_cell(
         spec.prepare(training.counts, dataset.var.index, depth=training.depth).counts
     )

@@ -8,56 +8,66 @@ import torch
 from models.conformance import N_CLASSES, N_PANEL, AnnotatorConformance, make_cells
 
 from annotary.errors import AnnotaryError, ConfigError
-from annotary.models.transformer import classifier
+from annotary.models.transformer import inference
 from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.network import GeneTransformer
 from annotary.models.transformer.training import fit_transformer
 
 
-def fit_small(cells, codes, *, seed, tokens):
+def fit_small(cells, codes, *, seed, learning_rate=1e-2, **shape):
     held_out = len(cells) // 5
     network, _ = fit_transformer(
         cells[held_out:],
         codes[held_out:],
         cells[:held_out],
         codes[:held_out],
-        network=NetworkConfig(N_PANEL, N_CLASSES, d_model=16, n_layers=1, n_heads=2, tokens=tokens),
-        training=TrainingConfig(1e-2, batch_size=16, max_epochs=10, patience=10, seed=seed, device="cpu"),
-        on_epoch=lambda metrics: None,
+        network=NetworkConfig(N_PANEL, N_CLASSES, d_model=16, n_layers=1, n_heads=2, **shape),
+        training=TrainingConfig(
+            learning_rate, batch_size=16, max_epochs=12, patience=12, seed=seed, device="cpu"
+        ),
     )
-    return TransformerAnnotator(network)
+    return network
 
 
 class TestTransformer(AnnotatorConformance):
     def fit(self, cells, codes, *, seed):
-        return fit_small(cells, codes, seed=seed, tokens="expressed")
+        return TransformerAnnotator([fit_small(cells, codes, seed=seed)])
+
+
+class TestSeveralTransformers(AnnotatorConformance):
+    def fit(self, cells, codes, *, seed):
+        return TransformerAnnotator([fit_small(cells, codes, seed=seed + k, pooling="cls") for k in range(2)])
 
 
 class TestTransformerWithTokensOfAllGenes(AnnotatorConformance):
     def fit(self, cells, codes, *, seed):
-        return fit_small(cells, codes, seed=seed, tokens="all")
+        network = fit_small(
+            cells, codes, seed=seed, learning_rate=3e-3, tokens="all", values="bins", norm="post"
+        )
+        return TransformerAnnotator([network])
 
 
 @pytest.fixture
 def annotator():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return TransformerAnnotator(GeneTransformer(NetworkConfig(N_PANEL, N_CLASSES)))
+        return TransformerAnnotator([GeneTransformer(NetworkConfig(N_PANEL, N_CLASSES))])
 
 
 def fail_above(annotator, monkeypatch, n_tokens):
     """Let the network run out of memory above ``n_tokens``; list the cells of each batch and if it fitted."""
-    forward, batches = annotator.network.forward, []
+    network, batches = annotator.networks[0], []
+    forward = network.forward
 
-    def forward_or_fail(gene_ids, bin_ids, is_token):
-        fits = gene_ids.numel() <= n_tokens
-        batches.append((len(gene_ids), fits))
+    def forward_or_fail(batch):
+        fits = batch.gene_ids.numel() <= n_tokens
+        batches.append((len(batch.gene_ids), fits))
         if not fits:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return forward(gene_ids, bin_ids, is_token)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(batch)
 
-    monkeypatch.setattr(annotator.network, "forward", forward_or_fail)
+    monkeypatch.setattr(network, "forward", forward_or_fail)
     return batches
 
 
@@ -75,7 +85,7 @@ def test_a_batch_that_does_not_fit_is_halved(annotator, monkeypatch):
 def test_one_cell_that_does_not_fit_is_an_error(annotator, monkeypatch):
     cells, _ = make_cells(4)
     fail_above(annotator, monkeypatch, 0)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError):
         annotator.predict_proba(cells, device="cpu")
 
 
@@ -83,15 +93,17 @@ def test_the_token_budget_does_not_change_predictions(annotator, monkeypatch):
     cells, _ = make_cells(70)
     expected = annotator.predict_proba(cells, device="cpu")
     for budget in (1, 100, 1000):
-        monkeypatch.setitem(classifier._TOKEN_BUDGET, "cpu", budget)
+        monkeypatch.setitem(inference.TOKEN_BUDGET, "cpu", budget)
         np.testing.assert_allclose(annotator.predict_proba(cells, device="cpu"), expected, atol=1e-5)
 
 
 def test_batches_keep_to_the_token_budget(annotator, monkeypatch):
     cells, _ = make_cells(70)
-    monkeypatch.setitem(classifier._TOKEN_BUDGET, "cpu", 200)
+    monkeypatch.setitem(inference.TOKEN_BUDGET, "cpu", 200)
     shapes = []
-    annotator.network.register_forward_pre_hook(lambda module, batch: shapes.append(batch[0].shape))
+    annotator.networks[0].register_forward_pre_hook(
+        lambda module, inputs: shapes.append(inputs[0].gene_ids.shape)
+    )
     annotator.predict_proba(cells, device="cpu")
     assert sum(n_cells for n_cells, _ in shapes) == 70
     assert all(n_cells * n_tokens <= 200 for n_cells, n_tokens in shapes)
@@ -99,7 +111,7 @@ def test_batches_keep_to_the_token_budget(annotator, monkeypatch):
 
 def test_dropout_is_off_even_on_a_network_left_in_training_mode(annotator):
     cells, _ = make_cells(10)
-    annotator.network.train()
+    annotator.networks[0].train()
     first, second = (annotator.predict_proba(cells, device="cpu") for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

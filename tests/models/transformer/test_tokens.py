@@ -6,9 +6,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.sparse import csr_matrix
 
 from annotary.errors import ConfigError, GeneOverlapError
-from annotary.models.transformer.batches import batches_by_length
 from annotary.models.transformer.config import NetworkConfig
-from annotary.models.transformer.tokens import pad_batch, tokenize, tokenize_for
+from annotary.models.transformer.tokens import TokenizedCells, map_tokens, store_tokens
+from annotary.models.transformer.tokens import tokenize as tokenize_cells
+from annotary.quality.prepare import PreparedCells
 
 COUNTS = st.one_of(st.just(0.0), st.integers(0, 60).map(float), st.integers(0, 2**24).map(float))
 
@@ -26,6 +27,12 @@ def reference_bins(cell: np.ndarray, n_bins: int) -> np.ndarray:
         else:
             bins.append(int(np.digitize(float(value), edges, right=False)))
     return np.array(bins)
+
+
+def tokenize(counts: csr_matrix, n_bins: int = 14, **changes) -> TokenizedCells:
+    network = NetworkConfig(n_genes=counts.shape[1], n_classes=2, n_bins=n_bins, **changes)
+    depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() + 7
+    return tokenize_cells(network, PreparedCells(counts=counts, depth=depth))
 
 
 def dense_bins(counts: csr_matrix, n_bins: int) -> np.ndarray:
@@ -98,79 +105,90 @@ def test_a_cell_without_counts_gets_the_no_gene_token():
 
 def test_all_mode_gives_every_cell_every_gene():
     dense = random_counts(6, 9)
-    tokens = tokenize(csr_matrix(dense), 5, "all")
-    gene_ids, bin_ids, is_token = pad_batch(tokens, np.arange(6))
-    np.testing.assert_array_equal(gene_ids, np.tile(np.arange(9), (6, 1)))
-    np.testing.assert_array_equal(bin_ids, [reference_bins(cell, 5) for cell in dense])
-    assert is_token.all()
+    tokens = tokenize(csr_matrix(dense), 5, tokens="all")
+    np.testing.assert_array_equal(tokens.lengths, [9] * 6)
+    np.testing.assert_array_equal(tokens.gene_ids.reshape(6, 9), np.tile(np.arange(9), (6, 1)))
+    np.testing.assert_array_equal(tokens.bins.reshape(6, 9), [reference_bins(cell, 5) for cell in dense])
+    np.testing.assert_array_equal(tokens.counts.reshape(6, 9), dense)
+
+
+def test_counts_and_depth_stay_with_their_tokens():
+    dense = random_counts(20, 15)
+    tokens = tokenize(csr_matrix(dense))
+    owner = np.repeat(np.arange(20), tokens.lengths)
+    has_gene = tokens.gene_ids < 15
+    np.testing.assert_array_equal(tokens.counts[has_gene], dense[owner[has_gene], tokens.gene_ids[has_gene]])
+    np.testing.assert_array_equal(tokens.counts[~has_gene], 0)
+    np.testing.assert_array_equal(tokens.depth, dense.sum(axis=1) + 7)
+
+
+def test_a_long_cell_keeps_its_largest_counts_and_of_equal_ones_the_first_in_the_panel():
+    dense = np.array([[1, 3, 0, 1, 3, 2, 1], [0, 0, 5, 0, 1, 0, 0]], dtype=np.float32)
+    tokens = tokenize(csr_matrix(dense), max_tokens=4)
+    np.testing.assert_array_equal(tokens.gene_ids, [0, 1, 4, 5, 2, 4])
+    np.testing.assert_array_equal(tokens.lengths, [4, 2])
+    whole = dense_bins(csr_matrix(dense), 14)
+    np.testing.assert_array_equal(tokens.bins, [*whole[0, [0, 1, 4, 5]], *whole[1, [2, 4]]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=COUNTS), st.integers(1, 9)
+)
+def test_no_kept_token_is_smaller_than_one_that_was_cut(dense, max_tokens):
+    tokens = tokenize(csr_matrix(dense), max_tokens=max_tokens)
+    for row, cell in enumerate(dense):
+        kept = tokens.gene_ids[tokens.indptr[row] : tokens.indptr[row + 1]]
+        expressed = np.flatnonzero(cell)
+        assert len(kept) == max(min(len(expressed), max_tokens), 1)
+        if len(expressed):
+            cut = np.setdiff1d(expressed, kept)
+            assert cell[kept].min() >= cell[cut].max(initial=0)
+
+
+def test_stored_tokens_are_mapped_as_they_were(tmp_path):
+    tokens = tokenize(csr_matrix(random_counts(20, 15)))
+    store_tokens(tokens, tmp_path / "tokens")
+    mapped = map_tokens(tmp_path / "tokens")
+    for name in ("gene_ids", "counts", "bins", "indptr", "depth"):
+        np.testing.assert_array_equal(getattr(mapped, name), getattr(tokens, name))
+        assert getattr(mapped, name).dtype == getattr(tokens, name).dtype
+    assert isinstance(mapped.gene_ids, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.gene_ids[0] = 1
 
 
 def test_tokens_are_stored_small():
     tokens = tokenize(csr_matrix(random_counts(5, 9)), 250)
-    assert (tokens.gene_ids.dtype, tokens.bins.dtype) == (np.uint16, np.uint8)
-    wide = tokenize(csr_matrix(([1.0], ([0], [70_000])), shape=(2, 70_001)), 14)
-    assert wide.gene_ids.dtype == np.uint32
+    assert (tokens.gene_ids.dtype, tokens.bins.dtype, tokens.counts.dtype) == (np.uint16, np.uint8, np.uint16)
+    wide = tokenize(csr_matrix(([70_000.0], ([0], [70_000])), shape=(2, 70_001)), 14)
+    assert wide.gene_ids.dtype == wide.counts.dtype == np.uint32
     np.testing.assert_array_equal(wide.gene_ids, [70_000, 70_001])
 
 
 def test_no_cells_give_no_tokens():
     for mode in ("expressed", "all"):
-        tokens = tokenize(csr_matrix((0, 7), dtype=np.float32), 14, mode)
+        tokens = tokenize(csr_matrix((0, 7), dtype=np.float32), tokens=mode)
         assert len(tokens) == 0
-        assert len(tokens.gene_ids) == len(tokens.bins) == 0
-
-
-def test_padding_keeps_each_cells_tokens_in_front():
-    tokens = tokenize(csr_matrix(random_counts(12, 10)), 14)
-    rows = np.array([7, 0, 3])
-    gene_ids, bin_ids, is_token = pad_batch(tokens, rows)
-    assert gene_ids.shape == bin_ids.shape == is_token.shape == (3, tokens.lengths[rows].max())
-    assert gene_ids.dtype == bin_ids.dtype == np.int64
-    for place, row in enumerate(rows):
-        span = slice(tokens.indptr[row], tokens.indptr[row + 1])
-        n_tokens = tokens.lengths[row]
-        np.testing.assert_array_equal(gene_ids[place, :n_tokens], tokens.gene_ids[span])
-        np.testing.assert_array_equal(bin_ids[place, :n_tokens], tokens.bins[span])
-        np.testing.assert_array_equal(is_token[place], np.arange(gene_ids.shape[1]) < n_tokens)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=300), st.integers(1, 9), st.booleans())
-def test_batches_hold_every_cell_once(lengths, batch_size, shuffled):
-    rng = np.random.default_rng(0) if shuffled else None
-    batches = list(batches_by_length(np.array(lengths, dtype=int), batch_size, rng))
-    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
-    assert all(1 <= len(rows) <= batch_size for rows in batches)
-    assert len(batches) == -(-len(lengths) // batch_size)
-
-
-def test_batches_of_like_length_pad_less_than_random_ones():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(10, 500, size=2000)
-    padded = sum(lengths[rows].max() * len(rows) for rows in batches_by_length(lengths, 32, rng))
-    random_rows = rng.permutation(2000).reshape(-1, 40)
-    assert padded < 1.25 * lengths.sum() < sum(lengths[rows].max() * 40 for rows in random_rows)
-
-
-def test_training_batches_differ_from_epoch_to_epoch():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 20, size=100)
-    first, second = (np.concatenate(list(batches_by_length(lengths, 8, rng))) for _ in range(2))
-    assert (first != second).any()
+        assert len(tokens.gene_ids) == len(tokens.bins) == len(tokens.counts) == 0
 
 
 def test_another_number_of_genes_is_refused():
     network = NetworkConfig(n_genes=12, n_classes=3)
+    cells = PreparedCells(counts=csr_matrix(random_counts(4, 9)), depth=np.ones(4))
     with pytest.raises(GeneOverlapError, match=r"needs the 12 genes .*; found 9 genes\. Prepare"):
-        tokenize_for(network, csr_matrix(random_counts(4, 9)))
+        tokenize_cells(network, cells)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"d_model": 30}, r"--d-model needs a multiple of the 4 attention heads; found 30\. Change"),
+        ({"d_model": 31}, r"--d-model needs a multiple of the 2 attention heads; found 31\. Change"),
         ({"n_bins": 255}, r"--n-bins needs 1 to 254"),
         ({"tokens": "some"}, r"--tokens needs expressed or all; found 'some'"),
+        ({"values": "ranks"}, r"--values needs continuous or bins; found 'ranks'"),
+        ({"norm": "batch"}, r"--norm needs pre or post"),
+        ({"pooling": "max"}, r"--pooling needs mean or cls"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(values, message):

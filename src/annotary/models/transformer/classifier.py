@@ -3,40 +3,45 @@
 Loading imports torch, einops and safetensors; Lightning is for training alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 
 from annotary.models.base import Annotator
 from annotary.models.transformer.config import NetworkConfig
 from annotary.models.transformer.device import choose_device
+from annotary.models.transformer.inference import predict_logits
 from annotary.models.transformer.network import GeneTransformer
-from annotary.models.transformer.tokens import TokenizedCells, pad_batch, tokenize_for
+from annotary.models.transformer.tokens import tokenize
 from annotary.quality.prepare import PreparedCells
 
-_WEIGHTS = "weights.safetensors"
 _NETWORK = "network.json"
-
-# Tokens of a batch with its padding. Small batches stay in a processor's cache; a GPU needs large ones.
-_TOKEN_BUDGET = {"cpu": 8_192, "cuda": 262_144}
 
 
 class TransformerAnnotator(Annotator):
-    """A trained network.
+    """Trained networks of one shape, whose probabilities are averaged.
 
     Parameters
     ----------
-    network
-        The network, as :func:`annotary.models.transformer.training.fit_transformer` returns it.
+    networks
+        Networks, as :func:`annotary.models.transformer.training.fit_transformer` returns them; trained from
+        different seeds they err on different cells.
     """
 
     kind: ClassVar[str] = "transformer"
 
-    def __init__(self, network: GeneTransformer) -> None:
-        self.network = network
+    def __init__(self, networks: Sequence[GeneTransformer]) -> None:
+        self.networks = tuple(networks)
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Shape of the networks."""
+        return self.networks[0].config
 
     def predict_proba(self, cells: PreparedCells, *, device: str = "auto") -> np.ndarray:
         """Predict class probabilities.
@@ -50,7 +55,7 @@ class TransformerAnnotator(Annotator):
         cells
             Panel counts ``(n_cells, n_genes)``.
         device
-            ``auto``, ``cpu`` or ``cuda``; the network stays there.
+            ``auto``, ``cpu``, ``cuda`` or ``mps``; the networks stay there.
 
         Returns
         -------
@@ -59,49 +64,33 @@ class TransformerAnnotator(Annotator):
         Raises
         ------
         GeneOverlapError
-            If the counts have another number of genes than the network.
+            If the counts have another number of genes than the networks.
         ConfigError
-            If CUDA is asked for and not there.
+            If the device is not there.
         """
         target = choose_device(device)
-        tokens = tokenize_for(self.network.config, cells.counts)
-        self.network.to(target).eval()
-        probabilities = np.empty((len(tokens), self.network.config.n_classes), dtype=np.float32)
-        # Longest first: if memory runs out, it does at the first batch.
-        order = np.argsort(-tokens.lengths, kind="stable")
-        budget = _TOKEN_BUDGET[target.type]
-        done = 0
-        while done < len(order):
-            longest = tokens.lengths[order[done]]
-            rows = order[done : done + max(1, budget // longest)]
-            try:
-                probabilities[rows] = self._predict_batch(tokens, rows, target)
-            except torch.cuda.OutOfMemoryError:
-                if len(rows) == 1:
-                    raise
-                budget = len(rows) * longest // 2
-            else:
-                done += len(rows)
-        return probabilities
-
-    def _predict_batch(self, tokens: TokenizedCells, rows: np.ndarray, device: torch.device) -> np.ndarray:
-        """Predict the cells of one batch, ``(B, n_classes)``."""
-        batch = (torch.from_numpy(array).to(device) for array in pad_batch(tokens, rows))
-        with torch.inference_mode():
-            logits = self.network(*batch)
-            return logits.float().softmax(dim=-1).cpu().numpy()
+        tokens = tokenize(self.config, cells)
+        total = np.zeros((len(tokens), self.config.n_classes))
+        for network in self.networks:
+            logits = predict_logits(network.to(target).eval(), tokens, target)
+            total += softmax(logits.astype(np.float64), axis=1)
+        return (total / len(self.networks)).astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write ``weights.safetensors`` and ``network.json`` into a folder."""
-        weights = {name: weight.cpu().contiguous() for name, weight in self.network.state_dict().items()}
-        save_file(weights, folder / _WEIGHTS)
-        (folder / _NETWORK).write_text(self.network.config.to_json())
+        """Write ``network.json``, and ``network_K.safetensors`` for each network, into a folder."""
+        (folder / _NETWORK).write_text(self.config.to_json())
+        for number, network in enumerate(self.networks):
+            weights = {name: weight.cpu().contiguous() for name, weight in network.state_dict().items()}
+            save_file(weights, folder / f"network_{number}.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote; the random generators are left as they are."""
         config = NetworkConfig.from_json((folder / _NETWORK).read_text())
-        with torch.device("meta"):
-            network = GeneTransformer(config)
-        network.load_state_dict(load_file(folder / _WEIGHTS), assign=True)
-        return cls(network)
+        networks = []
+        for number in range(len(list(folder.glob("network_*.safetensors")))):
+            with torch.device("meta"):
+                network = GeneTransformer(config)
+            network.load_state_dict(load_file(folder / f"network_{number}.safetensors"), assign=True)
+            networks.append(network)
+        return cls(networks)

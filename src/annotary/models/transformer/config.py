@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from annotary.errors import ConfigError
 
 TokenMode = Literal["expressed", "all"]
+ValueMode = Literal["continuous", "bins"]
+NormMode = Literal["pre", "post"]
+PoolingMode = Literal["mean", "cls"]
+LossMode = Literal["balanced", "logit_adjusted", "plain"]
 
 # Bins 0 to n_bins + 1 are stored as uint8.
 MAX_BINS = 254
@@ -22,6 +26,17 @@ class NetworkConfig:
         Genes of the panel.
     n_classes
         Classes, one logit each.
+    tokens
+        ``expressed`` gives a cell one token for each expressed panel gene,
+        ``all`` one for every panel gene.
+    max_tokens
+        Most tokens of a cell; those with the largest counts are kept, of equal ones those first in the
+        panel. 0 keeps all; only ``expressed`` tokens are cut.
+    values
+        How a token says how strongly its gene is expressed: ``continuous`` scales the gene's vector by
+        ``log1p`` of the count scaled to ``target_sum`` counts a cell, ``bins`` adds a vector for the bin.
+    target_sum
+        Counts that each cell is scaled to.
     n_bins
         Equal intervals between a cell's smallest and largest non-zero count.
     d_model
@@ -30,15 +45,18 @@ class NetworkConfig:
         Attention blocks.
     n_heads
         Attention heads; they share ``d_model``.
+    norm
+        Whether blocks normalise what goes in (``pre``) or what comes out (``post``).
+    pooling
+        Whether a cell is the mean of its tokens, or a summary token of its own (``cls``).
+    linear_path
+        Whether a weight for each gene and class is added to the logits.
     dropout
         Share of activations dropped in training, 0 to 1.
     attention_dropout
         Share of attention weights dropped in training, 0 to 1. On a CPU any above 0 makes a
         training step 2.6 times as long (250 tokens a cell), since torch then draws a random
         number for each pair of tokens.
-    tokens
-        ``expressed`` gives a cell one token for each expressed panel gene,
-        ``all`` one for every panel gene.
 
     Raises
     ------
@@ -48,13 +66,19 @@ class NetworkConfig:
 
     n_genes: int
     n_classes: int
-    n_bins: int = 14
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 4
-    dropout: float = 0.2
-    attention_dropout: float = 0.0
     tokens: TokenMode = "expressed"
+    max_tokens: int = 0
+    values: ValueMode = "continuous"
+    target_sum: float = 300.0
+    n_bins: int = 14
+    d_model: int = 96
+    n_layers: int = 1
+    n_heads: int = 2
+    norm: NormMode = "pre"
+    pooling: PoolingMode = "mean"
+    linear_path: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n_heads < 1 or self.d_model % self.n_heads:
@@ -71,13 +95,13 @@ class NetworkConfig:
                 found=str(self.n_bins),
                 remedy="Change --n-bins.",
             )
-        if self.tokens not in ("expressed", "all"):
-            raise ConfigError(
-                "--tokens",
-                expected="expressed or all",
-                found=repr(self.tokens),
-                remedy="Choose one of the two.",
-            )
+        for name, modes in (
+            ("tokens", TokenMode),
+            ("values", ValueMode),
+            ("norm", NormMode),
+            ("pooling", PoolingMode),
+        ):
+            _check_choice(name, getattr(self, name), get_args(modes))
 
     def to_json(self) -> str:
         """Write as JSON."""
@@ -96,22 +120,69 @@ class TrainingConfig:
     Attributes
     ----------
     learning_rate
-        Adam's learning rate.
+        AdamW's highest learning rate; it rises to that, then falls to zero along a cosine.
+    gene_learning_rate, linear_learning_rate
+        Highest learning rates of the genes' vectors and of the linear path
+        (:class:`annotary.models.transformer.optimizer.MatrixAdam`).
+    warmup
+        Share of all steps in which it rises, 0 to 1.
+    weight_decay
+        AdamW's weight decay, of matrices and embeddings.
     batch_size
-        Cells in a training batch.
+        Cells in a training batch, those of all processes together.
     max_epochs
         Most epochs.
     patience
         Epochs without a better validation macro-F1 before training ends.
+    loss
+        Cross entropy that weighs classes against their size (``balanced``), that adds the logarithm of
+        their share to the logits in training (``logit_adjusted``), or neither (``plain``).
+    label_smoothing
+        Share of the target spread over all classes, 0 to 1.
+    thinning
+        Largest share of a cell's molecules that is left out at random in training, 0 to 1.
+    gene_dropout
+        Largest share of a cell's tokens that is left out at random in training, 0 to 1.
+    ema_decay
+        Decay of the running mean of the weights, which is what is validated and kept.
+    max_gradient_norm
+        Gradients are scaled down to this norm.
     seed
-        Seed of the first weights, dropout, and the order of the batches.
+        Seed of the first weights, dropout, the order of the batches and what is left out.
     device
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    n_processes
+        Processes that share each batch.
     """
 
-    learning_rate: float
-    batch_size: int
-    max_epochs: int
-    patience: int
-    seed: int
-    device: str
+    learning_rate: float = 1e-3
+    gene_learning_rate: float = 0.02
+    linear_learning_rate: float = 0.03
+    warmup: float = 0.15
+    weight_decay: float = 0.05
+    batch_size: int = 64
+    max_epochs: int = 12
+    patience: int = 8
+    loss: LossMode = "balanced"
+    label_smoothing: float = 0.0
+    thinning: float = 0.0
+    gene_dropout: float = 0.0
+    ema_decay: float = 0.995
+    max_gradient_norm: float = 1.0
+    seed: int = 42
+    device: str = "auto"
+    n_processes: int = 1
+
+    def __post_init__(self) -> None:
+        _check_choice("loss", self.loss, get_args(LossMode))
+
+
+def _check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices."""
+    if found not in choices:
+        raise ConfigError(
+            f"--{name}",
+            expected=" or ".join(choices),
+            found=repr(found),
+            remedy="Choose one of them.",
+        )

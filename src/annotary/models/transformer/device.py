@@ -1,31 +1,55 @@
-"""Where the network computes."""
+"""Where the network computes, and in which precision."""
+
+from typing import Literal
 
 import torch
 
 from annotary.errors import ConfigError
 
+Precision = Literal["bf16-mixed", "32-true"]
+
+_NAMES = ("auto", "cpu", "cuda", "mps")
+_REMEDIES = {
+    "cuda": "Use --device auto or cpu, or install the NVIDIA driver and a CUDA build of torch.",
+    "mps": "Use --device auto or cpu; mps is there on Apple's own processors only.",
+}
+
 
 def choose_device(name: str) -> torch.device:
-    """Resolve ``auto``, ``cpu`` or ``cuda``; auto takes CUDA if it is there.
+    """Resolve ``auto``, ``cpu``, ``cuda`` or ``mps``; auto takes CUDA if it is there, then MPS.
 
     Raises
     ------
     ConfigError
-        If the name is another, or CUDA is asked for and not there.
+        If the name is another, or the device is not there.
     """
-    if name not in ("auto", "cpu", "cuda"):
+    if name not in _NAMES:
         raise ConfigError(
             "--device",
-            expected="auto, cpu or cuda",
+            expected="auto, cpu, cuda or mps",
             found=repr(name),
-            remedy="Choose one of the three.",
+            remedy="Choose one of them.",
         )
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, is_there in there.items() if is_there)
+    if not there[name]:
         raise ConfigError(
             "--device",
-            expected="a CUDA device for cuda",
+            expected=f"a {name.upper()} device for {name}",
             found="none",
-            remedy="Use --device auto or cpu, or install the NVIDIA driver and a CUDA build of torch.",
+            remedy=_REMEDIES[name],
         )
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+    return torch.device(name)
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """Take bfloat16 where the device multiplies it natively; an emulated one is slower than float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # torch tells of the instructions only here; oneDNN's own answer includes emulation.
+        native = device.type == "cpu" and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return "bf16-mixed" if native else "32-true"

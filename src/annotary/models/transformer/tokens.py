@@ -1,17 +1,19 @@
 """From panel counts to tokens: which genes a cell expresses, and how strongly.
 
-A token is a gene with the bin of its count. Tokens of all cells lie end to
-end in flat arrays, as the values of a CSR matrix do, and are padded only when
-a batch is made.
+A token is a gene with its count, and the bin that the count falls into. Tokens
+of all cells lie end to end in flat arrays, as the values of a CSR matrix do, and
+are padded only when a batch is made. The arrays may lie in files that are
+mapped into memory, so that a training set of any size costs what its batches do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from annotary.errors import GeneOverlapError
-from annotary.models.transformer.config import NetworkConfig, TokenMode
+from annotary.models.transformer.config import NetworkConfig
+from annotary.quality.prepare import PreparedCells
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,21 @@ class TokenizedCells:
     gene_ids
         Panel position of each token's gene, ``(n_tokens,)``, uint16 or uint32;
         ``n_genes`` stands for "no gene expressed".
+    counts
+        Raw count of each token, ``(n_tokens,)``, uint16 or uint32.
     bins
         Expression bin of each token, ``(n_tokens,)``, uint8.
     indptr
         Tokens of cell ``i`` are ``indptr[i]`` to ``indptr[i + 1]``, ``(n_cells + 1,)``.
+    depth
+        Counts of each cell over all its genes, ``(n_cells,)``, float64.
     """
 
     gene_ids: np.ndarray
+    counts: np.ndarray
     bins: np.ndarray
     indptr: np.ndarray
+    depth: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -42,49 +50,57 @@ class TokenizedCells:
         return np.diff(self.indptr)
 
 
-def tokenize_for(network: NetworkConfig, counts: csr_matrix) -> TokenizedCells:
-    """Tokenise counts as a network takes them.
+def tokenize(network: NetworkConfig, cells: PreparedCells) -> TokenizedCells:
+    """Tokenise cells as a network takes them.
+
+    Tokens of a cell come in panel order, however the matrix stores them. With ``expressed`` tokens each
+    non-zero count becomes one, and a cell without any gets one "no gene" token in bin 0; with ``all``
+    tokens every panel gene becomes one, in bin 0 where its count is zero.
+
+    Parameters
+    ----------
+    network
+        Which tokens, how many bins, and how many tokens a cell may have.
+    cells
+        Panel counts ``(n_cells, n_genes)`` and depth ``(n_cells,)``; left untouched.
 
     Raises
     ------
     GeneOverlapError
         If the counts have another number of genes than the network.
     """
-    if counts.shape[1] != network.n_genes:
+    n_cells, n_genes = cells.counts.shape
+    if n_genes != network.n_genes:
         raise GeneOverlapError(
             "panel counts",
             expected=f"the {network.n_genes} genes that the network was trained on, in their order",
-            found=f"{counts.shape[1]} genes",
+            found=f"{n_genes} genes",
             remedy="Prepare the cells with the InputSpec that is stored beside the model.",
         )
-    return tokenize(counts, n_bins=network.n_bins, mode=network.tokens)
-
-
-def tokenize(counts: csr_matrix, n_bins: int, mode: TokenMode = "expressed") -> TokenizedCells:
-    """Turn panel counts into tokens.
-
-    Tokens of a cell come in panel order, however the matrix stores them.
-
-    Parameters
-    ----------
-    counts
-        Counts of the panel genes, ``(n_cells, n_genes)``; left untouched.
-    n_bins
-        Intervals between a cell's smallest and largest non-zero count.
-    mode
-        ``expressed`` makes tokens of non-zero counts, and one "no gene" token
-        in bin 0 for a cell without any; ``all`` makes one of every panel gene,
-        in bin 0 where the count is zero.
-    """
     # float64 whatever the input: with float32 edges a count that lies on an edge
     # falls into another bin now and then.
-    expressed = counts.astype(np.float64)
+    expressed = cells.counts.astype(np.float64)
     expressed.sum_duplicates()
     expressed.eliminate_zeros()
-    lengths = np.diff(expressed.indptr)
-    bins = bin_counts(expressed.data, lengths, n_bins)
-    add_tokens = _tokens_of_all_genes if mode == "all" else _tokens_of_expressed_genes
-    return add_tokens(expressed.indices, bins, lengths, n_genes=counts.shape[1])
+    bins = bin_counts(expressed.data, np.diff(expressed.indptr), network.n_bins)
+    columns, counts, lengths = expressed.indices, expressed.data, np.diff(expressed.indptr)
+    if network.tokens == "all":
+        place = np.repeat(np.arange(n_cells), lengths) * n_genes + columns
+        columns = np.tile(np.arange(n_genes), n_cells)
+        counts, bins = (_spread(values, place, n_cells * n_genes) for values in (counts, bins))
+        lengths = np.full(n_cells, n_genes)
+    elif network.max_tokens:
+        kept = find_largest(counts, lengths, network.max_tokens)
+        columns, counts, bins = columns[kept], counts[kept], bins[kept]
+        lengths = np.minimum(lengths, network.max_tokens)
+    empty = (np.cumsum(lengths) - lengths)[lengths == 0]
+    return TokenizedCells(
+        gene_ids=np.insert(columns.astype(_smallest_type(n_genes)), empty, n_genes),
+        counts=np.insert(counts.astype(_smallest_type(counts.max(initial=0))), empty, 0),
+        bins=np.insert(bins, empty, 0),
+        indptr=_offsets(np.maximum(lengths, 1)),
+        depth=np.asarray(cells.depth, dtype=np.float64),
+    )
 
 
 def bin_counts(values: np.ndarray, lengths: np.ndarray, n_bins: int) -> np.ndarray:
@@ -124,61 +140,53 @@ def bin_counts(values: np.ndarray, lengths: np.ndarray, n_bins: int) -> np.ndarr
     return bins
 
 
-def pad_batch(tokens: TokenizedCells, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make a rectangle of some cells' tokens.
+def find_largest(counts: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Find each cell's tokens with the largest counts; of equal ones those that come first in the panel.
 
     Parameters
     ----------
-    tokens
-        Tokens of ``n_cells`` cells.
-    rows
-        Which of them, ``(B,)``.
+    counts
+        Counts, cell after cell in panel order, ``(n_tokens,)``.
+    lengths
+        Tokens of each cell, ``(n_cells,)``.
+    max_tokens
+        Tokens that a cell may keep.
 
     Returns
     -------
-    Gene ids and bins, ``(B, T)``, int64, zero where padded, and whether each
-    place holds a token, ``(B, T)``, bool; ``T`` is the longest cell's length.
+    Ascending positions of the tokens to keep, ``(n_kept,)``.
     """
-    lengths = tokens.lengths[rows]
-    place = np.arange(lengths.max(initial=0))
-    is_token = place < lengths[:, None]
-    source = (tokens.indptr[rows][:, None] + place)[is_token]
-    gene_ids = np.zeros(is_token.shape, dtype=np.int64)
-    bin_ids = np.zeros(is_token.shape, dtype=np.int64)
-    gene_ids[is_token] = tokens.gene_ids[source]
-    bin_ids[is_token] = tokens.bins[source]
-    return gene_ids, bin_ids, is_token
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((-counts, owner))  # stable: equal counts stay in panel order
+    rank = np.arange(len(counts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.sort(order[rank < max_tokens])
 
 
-def _tokens_of_expressed_genes(
-    columns: np.ndarray, bins: np.ndarray, lengths: np.ndarray, *, n_genes: int
-) -> TokenizedCells:
-    """Give each non-zero count a token, and a cell without any the "no gene" token."""
-    place_of_empty = (np.cumsum(lengths) - lengths)[lengths == 0]
-    return TokenizedCells(
-        gene_ids=np.insert(columns.astype(_id_type(n_genes)), place_of_empty, n_genes),
-        bins=np.insert(bins, place_of_empty, 0),
-        indptr=_offsets(np.maximum(lengths, 1)),
-    )
+def store_tokens(tokens: TokenizedCells, folder: Path) -> None:
+    """Write tokens into a folder, one ``.npy`` file for each array."""
+    folder.mkdir(parents=True)
+    for field in fields(tokens):
+        np.save(folder / f"{field.name}.npy", getattr(tokens, field.name))
 
 
-def _tokens_of_all_genes(
-    columns: np.ndarray, bins: np.ndarray, lengths: np.ndarray, *, n_genes: int
-) -> TokenizedCells:
-    """Give each panel gene a token."""
-    n_cells = len(lengths)
-    all_bins = np.zeros((n_cells, n_genes), dtype=np.uint8)
-    all_bins[np.repeat(np.arange(n_cells), lengths), columns] = bins
-    return TokenizedCells(
-        gene_ids=np.tile(np.arange(n_genes, dtype=_id_type(n_genes)), n_cells),
-        bins=all_bins.ravel(),
-        indptr=_offsets(np.full(n_cells, n_genes)),
-    )
+def map_tokens(folder: Path) -> TokenizedCells:
+    """Map what :func:`store_tokens` wrote into memory, read-only; pages are read when a batch needs them."""
+    arrays = {
+        field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(TokenizedCells)
+    }
+    return TokenizedCells(**arrays | {"indptr": np.asarray(arrays["indptr"])})
 
 
-def _id_type(n_genes: int) -> type[np.unsignedinteger]:
-    """Choose the smallest type for ids 0 to ``n_genes``."""
-    return np.uint16 if n_genes <= np.iinfo(np.uint16).max else np.uint32
+def _spread(values: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
+    """Put values at their places among zeros, ``(size,)``."""
+    spread = np.zeros(size, dtype=values.dtype)
+    spread[place] = values
+    return spread
+
+
+def _smallest_type(largest: float) -> type[np.unsignedinteger]:
+    """Choose the smaller type that holds 0 to ``largest``."""
+    return np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

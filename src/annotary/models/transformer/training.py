@@ -1,29 +1,23 @@
-"""Training on Lightning: class-weighted loss, early stopping, the best epoch's weights."""
+"""Training: labelled cells in, the network of the best epoch out."""
 
-import logging
-import warnings
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from safetensors.torch import save_file
 from torch import Tensor
 
-from annotary.models.transformer.batches import LengthBatches
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.device import choose_device
-from annotary.models.transformer.epochs import (
-    MONITOR,
-    EpochMetrics,
-    EpochRecorder,
-    TransformerTraining,
-    best_epoch,
-)
+from annotary.models.transformer.epochs import EpochMetrics, best_epoch
+from annotary.models.transformer.loop import Progress, TrainingCells
 from annotary.models.transformer.network import GeneTransformer
-from annotary.models.transformer.tokens import tokenize_for
+from annotary.models.transformer.processes import Job, other_processes, run_job
+from annotary.models.transformer.tokens import tokenize
+from annotary.progress import track
 from annotary.quality.prepare import PreparedCells
 
 __all__ = ["EpochMetrics", "best_epoch", "fit_transformer"]
@@ -37,18 +31,19 @@ def fit_transformer(
     *,
     network: NetworkConfig,
     training: TrainingConfig,
-    on_epoch: Callable[[EpochMetrics], None],
+    on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
+    checkpoint: Path | None = None,
+    first_weights: dict[str, Tensor] | None = None,
 ) -> tuple[GeneTransformer, list[EpochMetrics]]:
     """Train a network and keep its best epoch.
 
-    The same seed gives the same numbers on the same machine. The caller's
-    random generators are left as they are, and no file is written. On CUDA
-    the forward passes run in bfloat16 where the GPU has it.
+    The same seed gives the same numbers on the same machine, in one go or after a kill. The caller's
+    random generators are left as they are. Forward passes run in bfloat16 where the device has it.
 
     Parameters
     ----------
     train_cells
-        Panel counts ``(n_train, n_genes)``.
+        Panel counts and depth of cells to train on, ``(n_train, n_genes)``.
     train_codes
         Class codes 0 to ``n_classes - 1``, ``(n_train,)``.
     validation_cells, validation_codes
@@ -59,6 +54,11 @@ def fit_transformer(
         How it is trained.
     on_epoch
         Called as each epoch ends.
+    checkpoint
+        File that the training is written to every half a minute, and goes on from; it is removed at the
+        end. None for no such file.
+    first_weights
+        Weights to begin with, by the names of the network's state; the others are drawn.
 
     Returns
     -------
@@ -69,72 +69,41 @@ def fit_transformer(
     GeneOverlapError
         If cells have another number of genes than the network.
     ConfigError
-        If CUDA is asked for and not there.
+        If the device is not there.
     """
-    device = choose_device(training.device)
-    rng = np.random.default_rng(training.seed)
-    train_batches = LengthBatches(
-        tokenize_for(network, train_cells.counts), train_codes, training.batch_size, rng
-    )
-    validation_batches = LengthBatches(
-        tokenize_for(network, validation_cells.counts), validation_codes, training.batch_size
-    )
-    with _forked_random_state(training.seed), _quiet_lightning():
-        model = GeneTransformer(network)
-        recorder = EpochRecorder(len(train_codes), training.max_epochs, on_epoch)
-        weights = balance_classes(train_codes, network.n_classes)
-        module = TransformerTraining(model, weights, learning_rate=training.learning_rate)
-        with recorder.bar:
-            _make_trainer(device, training, recorder).fit(module, train_batches, validation_batches)
-    model.load_state_dict(recorder.best_weights)
-    return model.cpu().eval(), recorder.history
+    choose_device(training.device)
+    with tempfile.TemporaryDirectory(prefix="annotary-") as folder, _forked_random_state():
+        job = Job(Path(folder), network, training, checkpoint)
+        job.store_cells("training", TrainingCells(tokenize(network, train_cells), train_codes))
+        job.store_cells("validation", TrainingCells(tokenize(network, validation_cells), validation_codes))
+        if first_weights is not None:
+            save_file(first_weights, job.first_weights)
+        progress = _run(job, on_epoch)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    with torch.device("meta"):
+        trained = GeneTransformer(network)
+    trained.load_state_dict(progress.best_weights, assign=True)
+    return trained.eval(), progress.history
 
 
-def _make_trainer(device: torch.device, training: TrainingConfig, recorder: EpochRecorder) -> pl.Trainer:
-    """Make a trainer that stops early, and that writes and prints nothing itself."""
-    return pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision=_precision(device),
-        max_epochs=training.max_epochs,
-        callbacks=[EarlyStopping(MONITOR, mode="max", patience=training.patience), recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+def _run(job: Job, on_epoch: Callable[[EpochMetrics], None]) -> Progress:
+    """Train with a progress bar, in as many processes as asked for."""
+    with track(None, "transformer", total=job.training.max_epochs, unit="epoch") as bar:
+
+        def tell(metrics: EpochMetrics) -> None:
+            bar.set_postfix(
+                loss=f"{metrics.train_loss:.3f}", F1=f"{metrics.validation_macro_f1:.3f}", refresh=False
+            )
+            bar.update(metrics.epoch - bar.n)
+            on_epoch(metrics)
+
+        with other_processes(job):
+            return run_job(job, tell)
 
 
-def balance_classes(codes: np.ndarray, n_classes: int) -> Tensor:
-    """Weigh classes against their size, as scikit-learn's ``balanced`` does, ``(n_classes,)``."""
-    sizes = np.bincount(codes, minlength=n_classes)
-    return torch.tensor(len(codes) / (n_classes * np.maximum(sizes, 1)), dtype=torch.float32)
-
-
-def _precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
-    """Take bfloat16 where a GPU computes it natively; an emulated one is slower than float32."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if native else "32-true"
-
-
-@contextmanager
-def _forked_random_state(seed: int) -> Iterator[None]:
-    """Seed torch inside the block and restore its generators after it."""
+@contextlib.contextmanager
+def _forked_random_state() -> Iterator[None]:
+    """Restore torch's random generators after the block."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's notes on devices and its tips inside the block."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

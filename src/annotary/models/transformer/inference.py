@@ -1,0 +1,50 @@
+"""Logits of many cells: batches of like length, as large as memory allows."""
+
+import numpy as np
+import torch
+
+from annotary.models.transformer.batches import make_batch
+from annotary.models.transformer.network import GeneTransformer
+from annotary.models.transformer.tokens import TokenizedCells
+
+# Tokens of a batch with its padding. Small batches stay in a processor's cache; a GPU needs large ones.
+TOKEN_BUDGET = {"cpu": 16_384, "mps": 65_536, "cuda": 262_144}
+
+
+def predict_logits(network: GeneTransformer, tokens: TokenizedCells, device: torch.device) -> np.ndarray:
+    """Compute the logits of cells, longest first: if memory runs out, it does at the first batch.
+
+    Where it does, the batch is halved, as are those after it.
+
+    Parameters
+    ----------
+    network
+        The network, on ``device`` and in evaluation mode.
+    tokens
+        Tokens of the cells.
+    device
+        Where it computes.
+
+    Returns
+    -------
+    Logits, ``(n_cells, n_classes)``, float32.
+    """
+    logits = np.empty((len(tokens), network.config.n_classes), dtype=np.float32)
+    lengths = tokens.lengths
+    order = np.argsort(-lengths, kind="stable")
+    budget = TOKEN_BUDGET[device.type]
+    done = 0
+    while done < len(order):
+        longest = int(lengths[order[done]])
+        rows = order[done : done + max(1, budget // longest)]
+        try:
+            with torch.inference_mode():
+                batch = make_batch(tokens, rows, network.config).to(device)
+                logits[rows] = network(batch).float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            budget = len(rows) * longest // 2
+        else:
+            done += len(rows)
+    return logits
