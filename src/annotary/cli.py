@@ -15,7 +15,7 @@ from annotary.errors import AnnotaryError
 from annotary.log import show_messages
 from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
-_PATHS = ("output", "dataset", "labels")
+_PATHS = ("output", "dataset", "labels", "quarantine")
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
 
@@ -48,7 +48,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _end("stopped by the keyboard")
     except AnnotaryError as error:
-        _end(str(error))
+        _end(str(error), exit_code=error.exit_code)
     except Exception as error:
         if os.environ.get("ANNOTARY_DEBUG"):
             raise
@@ -165,11 +165,19 @@ def promote(options: config.PromoteConfig) -> None:
 
 @stage_command("score", config.ScoreConfig)
 def score(options: config.ScoreConfig) -> None:
-    """Annotate one h5ad file, or every h5ad file of a folder, with the champion."""
+    """Annotate files with the champion, each once; a JSON summary goes to standard output.
+
+    The exit code is 0 where all went well, 3 where some files could not be annotated, and 2 where none could.
+    """
+    from annotary.stages.score import BatchError
     from annotary.stages.score import score as run
 
-    for scored in run(options):
-        click.echo(scored.target)
+    try:
+        outcome = run(options)
+    except BatchError as error:
+        click.echo(error.outcome.to_json())
+        raise
+    click.echo(outcome.to_json())
 
 
 @stage_command("main", config.MainConfig)

@@ -283,15 +283,39 @@ class PromoteConfig(DeviceOption, PromotionOptions, ModelNameOption):
 class FilesToScore(StageConfig):
     """Files in, annotated files out."""
 
-    input: str = Field(min_length=1, description="h5ad file, or folder of h5ad files, to annotate.")
-    output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the annotated files.")
+    input: str = Field(
+        min_length=1,
+        description="File, folder, glob, list of these (NAME.txt, one a line) or remote address; or several "
+        "separated by commas.",
+    )
+    output: str = Field(
+        DEFAULT_OUTPUT, min_length=1, description="Folder for the annotated files and the ledger."
+    )
+    recursive: bool = Field(False, description="Search the folders below a folder too.")
+    settle_seconds: float = Field(
+        10,
+        ge=0,
+        description="Files of a folder or glob that changed less than this ago wait for the next run.",
+    )
+    quarantine: str = Field(
+        "", description="Folder to which files that cannot be annotated are moved; empty leaves them."
+    )
 
 
-class ScoreConfig(DeviceOption, CountsOptions, ModelNameOption, FilesToScore):
-    """Annotate one file or every h5ad file of a folder."""
+class ScoreOutputs(StageConfig):
+    """What is written of each file."""
+
+    form: Literal["h5ad", "table", "both"] = Field(
+        "h5ad", description="Write a copy of the input with the annotation, a table of it, or both."
+    )
+    table_format: Literal["parquet", "csv"] = Field("parquet", description="Format of the table.")
+
+
+class ScoreConfig(DeviceOption, ScoreOutputs, CountsOptions, ModelNameOption, FilesToScore):
+    """Annotate files with the champion, each once."""
 
     alias: str = Field(CHAMPION, min_length=1, description="Alias of the version to use.")
-    chunk_size: int = Field(4096, ge=1, description="Cells read at a time.")
+    chunk_size: int = Field(2048, ge=1, description="Cells read at a time.")
 
 
 class MainConfig(

@@ -16,7 +16,14 @@ class AnnotaryError(Exception):
         What is there instead, with values.
     remedy
         What to do about it, as one sentence.
+
+    Attributes
+    ----------
+    exit_code
+        What the command line ends with.
     """
+
+    exit_code = 1
 
     def __init__(self, place: object, *, expected: str, found: str, remedy: str) -> None:
         self.place = str(place)

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
@@ -20,7 +20,7 @@ import annotary
 from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
 from annotary.errors import RegistryError, summarize
-from annotary.models.bundle import Bundle, save_bundle
+from annotary.models.bundle import Bundle, load_bundle, save_bundle
 from annotary.tracking import (
     DATASET_HASH_TAG,
     KIND_TAG,
@@ -170,23 +170,26 @@ def _to_candidate(model: Any) -> Candidate:
 
 
 def load(uri: str) -> Bundle:
-    """Load a model from its address.
+    """Load a model from its address: its files are read by this version of annotary, in this process.
 
     Raises
     ------
     RegistryError
         If it cannot be loaded.
+    BundleError
+        If its files were altered.
     """
     try:
-        bundle: Bundle = mlflow.pyfunc.load_model(uri).unwrap_python_model().bundle
-    except (MlflowException, OSError, AttributeError) as error:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        artifacts = Model.load(folder).flavors[mlflow.pyfunc.FLAVOR_NAME]["artifacts"]
+        return load_bundle(folder / artifacts[pyfunc.BUNDLE_ARTIFACT]["path"])
+    except (MlflowException, OSError, KeyError) as error:
         raise RegistryError(
             uri,
             expected="to be a model that annotary registered, with all its files",
             found=summarize(error),
             remedy="Check that its artifact store can be reached.",
         ) from error
-    return bundle
 
 
 def register(candidate: Candidate, name: str, *, tags: dict[str, str], description: str) -> RegisteredVersion:

@@ -10,12 +10,11 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 from filelock import FileLock
-from matplotlib.figure import Figure
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
@@ -27,6 +26,9 @@ from annotary.config import StageConfig
 from annotary.data.dataset import DatasetRecord, DatasetTables
 from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.paths import is_remote
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STAGE_TAG = "annotary.stage"
 VERSION_TAG = "annotary.version"
@@ -119,7 +121,7 @@ class StageRun:
         """Tag the run."""
         mlflow.set_tags(tags)
 
-    def log_figure(self, figure: Figure, name: str) -> None:
+    def log_figure(self, figure: "Figure", name: str) -> None:
         """Log a figure as ``figures/NAME.png``."""
         mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
 

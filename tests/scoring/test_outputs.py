@@ -1,6 +1,8 @@
 """The annotated file: everything that was there, plus the annotation, whole or not at all."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import anndata
 import h5py
@@ -11,16 +13,25 @@ from scipy.sparse import csr_matrix
 from simulate import LABELS, simulate_cells
 
 from annotary import keys
+from annotary.data.atomic import replacing
 from annotary.errors import InputFileError, OutputError
 from annotary.models.bundle import Annotation
 from annotary.scoring import outputs
 from annotary.scoring.annotate import AnnotatedCells
-from annotary.scoring.discovery import find_inputs
-from annotary.scoring.outputs import ScoreRecord, name_output, read_record, write_annotated
+from annotary.scoring.outputs import add_annotation, describe
+from annotary.scoring.records import ScoreRecord, read_record
+from annotary.scoring.tables import CELL_ID, read_table_record, write_table
 
 RECORD = ScoreRecord(
-    **{name: name for name in ScoreRecord.__dataclass_fields__} | {"input_name": "Zellen Müller/π.h5ad"}
+    **{name: name for name in ScoreRecord.__dataclass_fields__}
+    | {"input_name": "Zellen Müller/π.h5ad", "input_size": 12}
 )
+
+
+def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+        return add_annotation(temporary, cells, record, shown_as=str(source))
 
 
 def make_cells(n_cells: int, *, seed: int = 0) -> AnnotatedCells:
@@ -159,20 +170,22 @@ def test_tables_of_an_old_layout_are_refused_with_the_remedy(tmp_path):
     assert not (tmp_path / "old.annotated.h5ad").exists()
 
 
-def test_output_names_follow_input_names(tmp_path):
-    assert name_output(tmp_path / "p7.h5ad", tmp_path).name == "p7.annotated.h5ad"
-    assert name_output(tmp_path / "p7.annotated.h5ad", tmp_path).name == "p7.annotated.h5ad"
-    assert name_output(tmp_path / "p.7.v2.h5ad", tmp_path).name == "p.7.v2.annotated.h5ad"
-    assert name_output(tmp_path / "p7.converted.h5ad", tmp_path).name == "p7.annotated.h5ad"
-
-
-def test_inputs_of_a_folder_are_its_h5ad_files_but_no_outputs(tmp_path):
-    for name in ("b.h5ad", "a.h5ad", "a.annotated.h5ad", ".annotary-x.h5ad", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find_inputs(str(tmp_path))] == ["a.h5ad", "b.h5ad"]
-
-
-def test_a_folder_without_inputs_is_an_error(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputFileError, match="h5ad files to annotate; found 1 files of other kinds"):
-        find_inputs(str(tmp_path))
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_has_the_columns_of_the_annotated_file(kind, rich, tmp_path):
+    target, cells = tmp_path / "rich.annotated.h5ad", make_cells(40)
+    write_annotated(rich, target, cells, RECORD)
+    write_table(tmp_path / "table", cells, describe(cells, RECORD), kind=kind)
+    table = getattr(pd, f"read_{kind}")(tmp_path / "table").set_index(CELL_ID)
+    after = anndata.read_h5ad(target)
+    own = [keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION]
+    pd.testing.assert_frame_equal(
+        table[own].astype({keys.PREDICTED_LABELS: str}),
+        after.obs[own].astype({keys.PREDICTED_LABELS: str}),
+        check_names=False,
+        check_dtype=kind == "parquet",
+    )
+    probabilities = table[[f"probability {name}" for name in LABELS]].to_numpy()
+    np.testing.assert_allclose(probabilities, after.obsm[keys.PROBABILITIES], rtol=1e-6)
+    if kind == "parquet":
+        assert isinstance(table[keys.PREDICTED_LABELS].dtype, pd.CategoricalDtype)
+        assert read_table_record(tmp_path / "table")["input_sha256"] == RECORD.input_sha256

@@ -10,13 +10,13 @@ from simulate import simulate_cells, write_cells
 from annotary.cli import cli
 from annotary.config import BaselinesConfig, EvaluateConfig, PreprocessConfig, PromoteConfig, ScoreConfig
 from annotary.errors import (
-    AnnotaryError,
     CountsError,
-    GeneOverlapError,
     InputFileError,
     LabelError,
     RegistryError,
 )
+from annotary.scoring.ledger_file import LEDGER_NAME
+from annotary.scoring.outcome import BatchError
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import evaluate
 from annotary.stages.preprocess import preprocess
@@ -148,9 +148,12 @@ class TestScoring:
         other = simulate_cells(30)
         other.var_names = [f"OTHER{gene}" for gene in range(other.n_vars)]
         other.write_h5ad(champion / "other.h5ad")
-        with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 60 genes.*found 0 \(0.0%\)"):
+        with pytest.raises(
+            BatchError, match=r"at least 50% of the model's 60 genes.*found 0 \(0.0%\)"
+        ) as refused:
             score(ScoreConfig(input=str(champion / "other.h5ad"), output=str(champion / "scored")))
-        assert list((champion / "scored").iterdir()) == []
+        assert refused.value.exit_code == 2
+        assert [path.name for path in (champion / "scored").iterdir()] == [LEDGER_NAME]
         assert last_run("score")["status"] == "FAILED"
 
     def test_a_bad_file_of_a_folder_does_not_stop_the_others(self, champion):
@@ -159,11 +162,16 @@ class TestScoring:
         write_cells(folder / "a.h5ad", n_cells=20, seed=3)
         (folder / "b.h5ad").write_text("not HDF5")
         write_cells(folder / "c.h5ad", n_cells=20, seed=4)
-        with pytest.raises(AnnotaryError, match=r"1 of 3 that cannot.*b\.h5ad\. The other 2 were annotated"):
-            score(ScoreConfig(input=str(folder), output=str(champion / "scored")))
+        config = ScoreConfig(input=str(folder), output=str(champion / "scored"), settle_seconds=0)
+        for _ in range(2):
+            with pytest.raises(BatchError, match=r"1 of 3 that cannot.*b\.h5ad") as refused:
+                score(config)
+            assert refused.value.exit_code == 3
+        assert refused.value.outcome.count("known") == 2
         assert {path.name for path in (champion / "scored").iterdir()} == {
             "a.annotated.h5ad",
             "c.annotated.h5ad",
+            LEDGER_NAME,
         }
         assert last_run("score")["status"] == "FAILED"
 
@@ -171,15 +179,16 @@ class TestScoring:
         folder = champion / "incoming"
         folder.mkdir()
         write_cells(folder / "a.h5ad", n_cells=20, seed=3)
-        for _ in range(2):
-            assert len(score(ScoreConfig(input=str(folder), output=str(folder)))) == 1
+        config = ScoreConfig(input=str(folder), output=str(folder), settle_seconds=0)
+        statuses = [[one.status for one in score(config).files] for _ in range(2)]
+        assert statuses == [["annotated"], ["known"]]
 
     def test_labels_are_not_needed_and_nan_in_obs_does_not_matter(self, champion):
         adata = simulate_cells(25, seed=9)
         adata.obs["cell_type"] = np.nan
         adata.write_h5ad(champion / "query.h5ad")
         done = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
-        assert anndata.read_h5ad(done[0].target).n_obs == 25
+        assert anndata.read_h5ad(done.files[0].target).n_obs == 25
 
 
 @pytest.mark.parametrize(
