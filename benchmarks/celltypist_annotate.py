@@ -35,7 +35,9 @@ def main() -> None:
     adata = read_normalised(Path(counts))
     if action == "train":
         sys.modules["celltypist.train"].LogisticRegression = make_classifier
-        celltypist.train(adata, labels="cell_type", max_iter=100, check_expression=False).write(model)
+        celltypist.train(adata, labels="cell_type", feature_selection=True, check_expression=False).write(
+            model
+        )
     else:
         found = celltypist.annotate(adata, model=celltypist.Model.load(model))
         found.to_adata().write_h5ad(rest[0])

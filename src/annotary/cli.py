@@ -15,7 +15,7 @@ from annotary.errors import AnnotaryError
 from annotary.log import show_messages
 from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
-_PATHS = ("output", "dataset", "labels", "quarantine")
+_PATHS = ("output", "dataset", "labels", "quarantine", "ontology")
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
 

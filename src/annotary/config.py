@@ -309,6 +309,19 @@ class ScoreOutputs(StageConfig):
         "h5ad", description="Write a copy of the input with the annotation, a table of it, or both."
     )
     table_format: Literal["parquet", "csv"] = Field("parquet", description="Format of the table.")
+    prefix: str = Field("", description="Put before the name of every column that is added.")
+    majority_voting: bool = Field(
+        False, description="Also give each over-cluster the label that most of its cells have."
+    )
+    cluster_key: str = Field(
+        "", description="obs column with over-clusters to vote in; empty finds them by Leiden."
+    )
+    min_prop: float = Field(
+        0, ge=0, le=1, description="A cluster whose label has a smaller share of it becomes Heterogeneous."
+    )
+    ontology: str = Field(
+        "", description="csv with columns label and cell_type_ontology_term_id, for a column of these terms."
+    )
 
 
 class ScoreConfig(DeviceOption, ScoreOutputs, CountsOptions, ModelNameOption, FilesToScore):

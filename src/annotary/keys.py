@@ -29,6 +29,9 @@ PREDICTED_LABELS = "predicted_labels"
 CONF_SCORE = "conf_score"
 LOW_INFORMATION = "annotary_low_information"
 PROBABILITIES = "annotary_probabilities"
+OVER_CLUSTERING = "over_clustering"
+MAJORITY_VOTING = "majority_voting"
+ONTOLOGY_TERM = "cell_type_ontology_term_id"
 
 # uns: the record of a dataset file and of an annotated file
 RECORD = "annotary"

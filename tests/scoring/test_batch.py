@@ -8,92 +8,25 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import anndata
 import h5py
 import numpy as np
 import pytest
-from linear_bundle import make_bundle
+from scoring_lab import Lab
 from simulate import simulate_cells, write_cells
 
 from annotary import keys
-from annotary.config import ScoreConfig
 from annotary.errors import BundleError
-from annotary.models.bundle import Bundle
 from annotary.scoring import one_file
-from annotary.scoring.batch import Batch, ScoredFile
-from annotary.scoring.discovery import Search, find_inputs
+from annotary.scoring.batch import ScoredFile
 from annotary.scoring.identity import identify
 from annotary.scoring.ledger import Ledger, Standing
 from annotary.scoring.ledger_file import LEDGER_NAME, open_database
 from annotary.scoring.outcome import Outcome, make_key
 from annotary.scoring.quarantine import ERROR_SUFFIX, move_aside
-from annotary.scoring.records import ScoreRecord, read_record
-from annotary.scoring.recovery import rebuild, recover
-
-BUNDLE = make_bundle()
-
-
-def make_record(ledger: Ledger) -> ScoreRecord:
-    texts = dict.fromkeys(ScoreRecord.__dataclass_fields__, "")
-    return ScoreRecord(**texts | {"input_size": -1, "ledger_key": ledger.key, "ledger_run": ledger.run})
-
-
-@dataclass
-class Lab:
-    """An incoming folder, an output folder, and a model."""
-
-    folder: Path
-    version: str = "1"
-    loads: list[str] = field(default_factory=list)
-
-    @property
-    def incoming(self) -> Path:
-        return self.folder / "incoming"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "out"
-
-    def add(self, name: str, *, seed: int = 0, n_cells: int = 20) -> Path:
-        path = self.incoming / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_cells(path, n_cells=n_cells, seed=seed)
-
-    def configure(self, **options: object) -> ScoreConfig:
-        given = {"input": str(self.incoming), "output": str(self.output), "settle_seconds": 0}
-        return ScoreConfig(**given | options)
-
-    def open_bundle(self) -> Bundle:
-        self.loads.append(self.version)
-        return BUNDLE
-
-    def iter_scored(self, **options: object) -> Iterator[ScoredFile]:
-        config = self.configure(**options)
-        self.output.mkdir(exist_ok=True)
-        key = make_key(("model", self.version), config)
-        with open_database(self.output) as (database, is_new):
-            ledger = Ledger(self.output, key, database)
-            if is_new:
-                rebuild(ledger)
-            with ledger.working():
-                recover(ledger)
-                batch = Batch(ledger, config, make_record(ledger), self.open_bundle)
-                yield from batch.score(find_inputs(config.input, Search(config.recursive)).inputs)
-
-    def score(self, **options: object) -> dict[str, str]:
-        """Score; give the status of each file by its path below the incoming folder."""
-        return {os.path.relpath(one.source, self.incoming): one.status for one in self.iter_scored(**options)}
-
-    def list_outputs(self) -> list[str]:
-        return sorted(
-            path.relative_to(self.output).as_posix()
-            for path in self.output.rglob("*")
-            if path.is_file() and not path.name.startswith("annotary-ledger")
-        )
+from annotary.scoring.records import read_record
 
 
 def pack(path: Path, target: Path) -> None:

@@ -1,8 +1,9 @@
 """Annotating one file: counts in row chunks, labels and probabilities out."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,10 @@ class AnnotatedCells:
         Genes of the model's panel that the file has.
     warnings
         What a person should know of the input.
+    seconds
+        Time that reading and predicting took.
+    more_columns
+        What else is known of each cell, by the name of its column, each ``(n_cells,)``.
     """
 
     cell_ids: pd.Index
@@ -49,6 +54,8 @@ class AnnotatedCells:
     place: str
     n_panel_genes_found: int
     warnings: tuple[str, ...]
+    seconds: float = 0.0
+    more_columns: Mapping[str, pd.Categorical] = field(default_factory=dict)
 
     @property
     def predicted_labels(self) -> pd.Categorical:
@@ -104,6 +111,7 @@ def annotate_file(
     GeneOverlapError
         If it has too few of the model's genes.
     """
+    started = time.monotonic()
     with open_counts(
         path, counts_layer=counts_layer, depth_key=depth_key, shown_as=shown_as, scratch=scratch
     ) as counts_file:
@@ -124,6 +132,7 @@ def annotate_file(
             place=counts_file.place,
             n_panel_genes_found=n_found,
             warnings=tuple(_list_warnings(counts_file, bundle, n_found=n_found, has_depth=depth is not None)),
+            seconds=time.monotonic() - started,
         )
 
 

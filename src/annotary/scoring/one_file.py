@@ -17,9 +17,11 @@ from annotary.models.bundle import Bundle
 from annotary.scoring.annotate import AnnotatedCells, annotate_file
 from annotary.scoring.copying import BackgroundCopy, refuse_change
 from annotary.scoring.identity import identify
+from annotary.scoring.ontology import add_terms
 from annotary.scoring.outputs import add_annotation, describe
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.tables import TABLE_SUFFIXES, write_table
+from annotary.scoring.voting import add_votes
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,10 @@ def annotate_one(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if new_h5ad:
-            moved = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as)
+            moved = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
         if new_table:
-            write_table(new_table, cells, describe(cells, record), kind=config.table_format)
+            about = describe(cells, record)
+            write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
     outputs = [path for path in (h5ad, table) if path]
     return Annotated(cells=cells, record=record, outputs=outputs, moved=moved)
 
@@ -123,7 +126,7 @@ def _read(
     """Annotate the input's cells while its bytes are copied and hashed; give its SHA-256 too."""
 
     def annotate(path: Path) -> AnnotatedCells:
-        return annotate_file(
+        cells = annotate_file(
             bundle,
             path,
             counts_layer=config.counts_layer,
@@ -133,6 +136,9 @@ def _read(
             shown_as=Path(origin.shown_as),
             scratch=folder,
         )
+        if config.majority_voting:
+            cells = add_votes(cells, bundle, path, config)
+        return add_terms(cells, Path(config.ontology)) if config.ontology else cells
 
     if needs_conversion(origin.path):
         with _open_copy(copy, folder, owner) as converted:

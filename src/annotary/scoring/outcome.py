@@ -3,19 +3,29 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from annotary.config import ScoreConfig
-from annotary.data.hashing import hash_strings
+from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import AnnotaryError
 from annotary.scoring.batch import ScoredFile
 
 NONE_WENT, SOME_FAILED = 2, 3
 
 # Settings that change what is written; the others only change where and how fast.
-_DECISIVE = ("counts_layer", "depth_key", "form", "table_format")
+_DECISIVE = (
+    "counts_layer",
+    "depth_key",
+    "form",
+    "table_format",
+    "prefix",
+    "majority_voting",
+    "cluster_key",
+    "min_prop",
+)
 
 
 class BatchError(AnnotaryError):
@@ -146,7 +156,8 @@ def make_key(model: Sequence[str], config: ScoreConfig) -> str:
         Settings.
     """
     values = config.model_dump()
-    return hash_strings([*model, *(f"{name}={values[name]}" for name in _DECISIVE)])[:16]
+    terms = hash_file(Path(config.ontology)) if config.ontology else ""
+    return hash_strings([*model, *(f"{name}={values[name]}" for name in _DECISIVE), terms])[:16]
 
 
 def _describe(one: ScoredFile) -> dict[str, Any]:

@@ -18,16 +18,20 @@ from annotary.scoring.records import ScoreRecord
 _KEPT_SUFFIX = "_before_annotary"
 
 
-def list_columns(cells: AnnotatedCells) -> dict[str, pd.Categorical | np.ndarray]:
+def list_columns(cells: AnnotatedCells, prefix: str = "") -> dict[str, pd.Categorical | np.ndarray]:
     """List the columns that a result adds to the cell table, each ``(n_cells,)``, by name."""
-    return {
+    columns = {
         keys.PREDICTED_LABELS: cells.predicted_labels,
         keys.CONF_SCORE: cells.annotation.confidence,
         keys.LOW_INFORMATION: cells.annotation.low_information,
+        **cells.more_columns,
     }
+    return {f"{prefix}{name}": values for name, values in columns.items()}
 
 
-def add_annotation(path: Path, cells: AnnotatedCells, record: ScoreRecord, *, shown_as: str) -> list[str]:
+def add_annotation(
+    path: Path, cells: AnnotatedCells, record: ScoreRecord, *, shown_as: str, prefix: str = ""
+) -> list[str]:
     """Add the annotation to a copy of the input.
 
     Everything that was in the file stays. Columns of another tool under the
@@ -44,6 +48,8 @@ def add_annotation(path: Path, cells: AnnotatedCells, record: ScoreRecord, *, sh
         Where it comes from.
     shown_as
         Name of the input in messages.
+    prefix
+        Put before every name in obs and obsm.
 
     Returns
     -------
@@ -58,10 +64,11 @@ def add_annotation(path: Path, cells: AnnotatedCells, record: ScoreRecord, *, sh
                 found="an older one",
                 remedy="Read it with anndata and write it again with write_h5ad.",
             )
-        columns = list_columns(cells)
-        moved = [] if _is_ours(file) else _move_aside(file, list(columns))
+        columns, probabilities = list_columns(cells, prefix), f"{prefix}{keys.PROBABILITIES}"
+        is_ours = _is_ours(file, f"{prefix}{keys.PREDICTED_LABELS}")
+        moved = [] if is_ours else _move_aside(file, list(columns), probabilities)
         _add_columns(table, columns)
-        _replace(file, "obsm", keys.PROBABILITIES, cells.annotation.probabilities)
+        _replace(file, "obsm", probabilities, cells.annotation.probabilities)
         _replace(file, "uns", keys.RECORD, describe(cells, record))
     return moved
 
@@ -89,16 +96,16 @@ def _add_columns(table: h5py.Group, columns: dict[str, pd.Categorical | np.ndarr
     _write_order(table, [*order, *columns])
 
 
-def _is_ours(file: h5py.File) -> bool:
+def _is_ours(file: h5py.File, labels_name: str) -> bool:
     """Tell labels that annotary wrote, and nobody changed since, from those of another tool."""
-    if keys.RECORD not in file.get("uns", {}) or keys.PREDICTED_LABELS not in file["obs"]:
+    if keys.RECORD not in file.get("uns", {}) or labels_name not in file["obs"]:
         return False
     record = anndata.io.read_elem(file["uns"][keys.RECORD])
-    labels = pd.Series(anndata.io.read_elem(file["obs"][keys.PREDICTED_LABELS])).astype(str)
+    labels = pd.Series(anndata.io.read_elem(file["obs"][labels_name])).astype(str)
     return isinstance(record, dict) and record.get("labels_hash") == hash_strings(labels)
 
 
-def _move_aside(file: h5py.File, names: list[str]) -> list[str]:
+def _move_aside(file: h5py.File, names: list[str], probabilities: str) -> list[str]:
     """Rename what another tool wrote under our names in obs and obsm."""
     moved = []
     table = file["obs"]
@@ -110,10 +117,10 @@ def _move_aside(file: h5py.File, names: list[str]) -> list[str]:
             order[order.index(name)] = kept
             moved.append(f"obs[{name!r}] -> obs[{kept!r}]")
     _write_order(table, order)
-    if keys.PROBABILITIES in file.get("obsm", {}):
-        kept = _free_name(file["obsm"], keys.PROBABILITIES)
-        file["obsm"].move(keys.PROBABILITIES, kept)
-        moved.append(f"obsm[{keys.PROBABILITIES!r}] -> obsm[{kept!r}]")
+    if probabilities in file.get("obsm", {}):
+        kept = _free_name(file["obsm"], probabilities)
+        file["obsm"].move(probabilities, kept)
+        moved.append(f"obsm[{probabilities!r}] -> obsm[{kept!r}]")
     return moved
 
 

@@ -14,16 +14,18 @@ TABLE_SUFFIXES = {"parquet": ".annotated.parquet", "csv": ".annotated.csv"}
 CELL_ID = "cell_id"
 
 
-def make_table(cells: AnnotatedCells) -> pd.DataFrame:
+def make_table(cells: AnnotatedCells, prefix: str = "") -> pd.DataFrame:
     """Make the table: ids, the columns of an annotated file, and ``probability LABEL`` of each label."""
     probabilities = {
         f"probability {name}": cells.annotation.probabilities[:, column]
         for column, name in enumerate(cells.label_names)
     }
-    return pd.DataFrame({CELL_ID: cells.cell_ids.astype(str), **list_columns(cells), **probabilities})
+    return pd.DataFrame({CELL_ID: cells.cell_ids.astype(str), **list_columns(cells, prefix), **probabilities})
 
 
-def write_table(path: Path, cells: AnnotatedCells, record: Mapping[str, object], *, kind: str) -> None:
+def write_table(
+    path: Path, cells: AnnotatedCells, record: Mapping[str, object], *, kind: str, prefix: str = ""
+) -> None:
     """Write the table; a parquet file also holds the record, as the metadata ``annotary``.
 
     Parameters
@@ -36,8 +38,10 @@ def write_table(path: Path, cells: AnnotatedCells, record: Mapping[str, object],
         Where it comes from, as :func:`annotary.scoring.outputs.describe` gives it.
     kind
         ``parquet`` or ``csv``.
+    prefix
+        Put before the name of every column of the annotation.
     """
-    table = make_table(cells)
+    table = make_table(cells, prefix)
     if kind == "csv":
         table.to_csv(path, index=False)
         return
