@@ -19,7 +19,7 @@ def vote_as_celltypist(labels: pd.Series, clusters: np.ndarray, min_prop: float)
     """CellTypist 1.7.1's Classifier.majority_vote, line by line."""
     votes = pd.crosstab(labels, clusters)
     majority = votes.idxmax(axis=0).astype(str)
-    freqs = (votes / votes.sum(axis=0).values).max(axis=0)
+    freqs = (votes / votes.sum(axis=0).to_numpy()).max(axis=0)
     majority[freqs < min_prop] = "Heterogeneous"
     return majority[clusters].tolist()
 
@@ -91,7 +91,7 @@ def test_voted_columns_are_in_the_file_under_the_prefix(tmp_path):
     assert keys.PREDICTED_LABELS not in after.obs
     assert set(lab.score(majority_voting=True).values()) == {"annotated"}
     again = anndata.read_h5ad(lab.output / "a.annotated.h5ad")
-    assert again.obs[keys.OVER_CLUSTERING].nunique() > 1
+    assert len(set(again.obs[keys.OVER_CLUSTERING])) > 1
     assert lab.score(cluster_key="none", majority_voting=True) == {"a.h5ad": "failed"}
 
 

@@ -1,7 +1,6 @@
 """Annotating one file: counts in row chunks, labels and probabilities out."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -42,8 +41,6 @@ class AnnotatedCells:
         Genes of the model's panel that the file has.
     warnings
         What a person should know of the input.
-    seconds
-        Time that reading and predicting took.
     more_columns
         What else is known of each cell, by the name of its column, each ``(n_cells,)``.
     """
@@ -54,7 +51,6 @@ class AnnotatedCells:
     place: str
     n_panel_genes_found: int
     warnings: tuple[str, ...]
-    seconds: float = 0.0
     more_columns: Mapping[str, pd.Categorical] = field(default_factory=dict)
 
     @property
@@ -111,7 +107,6 @@ def annotate_file(
     GeneOverlapError
         If it has too few of the model's genes.
     """
-    started = time.monotonic()
     with open_counts(
         path, counts_layer=counts_layer, depth_key=depth_key, shown_as=shown_as, scratch=scratch
     ) as counts_file:
@@ -132,7 +127,6 @@ def annotate_file(
             place=counts_file.place,
             n_panel_genes_found=n_found,
             warnings=tuple(_list_warnings(counts_file, bundle, n_found=n_found, has_depth=depth is not None)),
-            seconds=time.monotonic() - started,
         )
 
 

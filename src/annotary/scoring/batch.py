@@ -183,7 +183,7 @@ class Batch:
         annotated = retry(
             lambda: annotate_one(origin, target, bundle, self.config, owner=owner), place=one.address
         )
-        details = annotated.cells.measure() | {"annotating_seconds": round(annotated.cells.seconds, 3)}
+        details = annotated.cells.measure() | {"annotating_seconds": round(annotated.seconds, 3)}
         self.ledger.complete(
             one.address, sha256=annotated.record.input_sha256, outputs=annotated.outputs, details=details
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -57,12 +58,15 @@ class Annotated:
         Files that were written.
     moved
         What another tool wrote under our names, and where it is now.
+    seconds
+        Time that reading and predicting took, without writing.
     """
 
     cells: AnnotatedCells
     record: ScoreRecord
     outputs: list[Path]
     moved: list[str]
+    seconds: float
 
 
 def annotate_one(
@@ -97,7 +101,9 @@ def annotate_one(
     with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
         new_h5ad = stack.enter_context(replacing(h5ad, owner=owner)) if h5ad else None
         new_table = stack.enter_context(replacing(table, owner=owner)) if table else None
+        started = time.monotonic()
         cells, sha256 = _read(origin, new_h5ad, bundle, config, folder=target.parent, owner=owner)
+        seconds = time.monotonic() - started
         record = replace(
             origin.record,
             input_sha256=sha256,
@@ -110,7 +116,7 @@ def annotate_one(
             about = describe(cells, record)
             write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
     outputs = [path for path in (h5ad, table) if path]
-    return Annotated(cells=cells, record=record, outputs=outputs, moved=moved)
+    return Annotated(cells=cells, record=record, outputs=outputs, moved=moved, seconds=seconds)
 
 
 def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path | None]:

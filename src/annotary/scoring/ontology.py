@@ -23,7 +23,7 @@ def read_terms(path: Path) -> dict[str, str]:
     Raises
     ------
     InputFileError
-        If it is no such table, names a label twice, or holds something else than terms such as ``CL:0000236``.
+        If it is no such table, names a label twice, or holds something else than terms.
     """
     try:
         table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)

@@ -23,7 +23,7 @@ def over_cluster(read: Callable[[], Iterator[csr_matrix]], n_cells: int, *, seed
     Parameters
     ----------
     read
-        Gives log-normalised expression of the panel, ``(n_chunk, n_panel)`` at a time, from the first cell on.
+        Gives log-normalised expression of the panel from the first cell on, ``(n_chunk, n_panel)`` each.
     n_cells
         Cells in all.
     seed
