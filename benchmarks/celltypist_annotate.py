@@ -15,6 +15,9 @@ import celltypist
 import scanpy
 from sklearn.linear_model import LogisticRegression
 
+N_GENES = 1_200
+"""As many as the champion's panel has."""
+
 
 def read_normalised(path: Path) -> anndata.AnnData:
     """Read counts as CellTypist wants them: 10,000 a cell, log1p."""
@@ -35,9 +38,8 @@ def main() -> None:
     adata = read_normalised(Path(counts))
     if action == "train":
         sys.modules["celltypist.train"].LogisticRegression = make_classifier
-        celltypist.train(adata, labels="cell_type", feature_selection=True, check_expression=False).write(
-            model
-        )
+        scanpy.pp.highly_variable_genes(adata, n_top_genes=N_GENES, subset=True)
+        celltypist.train(adata, labels="cell_type", check_expression=False).write(model)
     else:
         found = celltypist.annotate(adata, model=celltypist.Model.load(model))
         found.to_adata().write_h5ad(rest[0])

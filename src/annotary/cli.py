@@ -167,7 +167,8 @@ def promote(options: config.PromoteConfig) -> None:
 def score(options: config.ScoreConfig) -> None:
     """Annotate files with the champion, each once; a JSON summary goes to standard output.
 
-    The exit code is 0 where all went well, 3 where some files could not be annotated, and 2 where none could.
+    The exit code is 0 where all went well, 3 where some files could not be annotated, 2 where
+    none could, and 4 for drift if asked for.
     """
     from annotary.stages.score import BatchError
     from annotary.stages.score import score as run
@@ -178,6 +179,7 @@ def score(options: config.ScoreConfig) -> None:
         click.echo(error.outcome.to_json())
         raise
     click.echo(outcome.to_json())
+    click.get_current_context().exit(outcome.exit_code)
 
 
 @stage_command("main", config.MainConfig)

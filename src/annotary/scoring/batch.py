@@ -30,6 +30,7 @@ from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import name_owner
 from annotary.scoring.remote import fetch_remote
 from annotary.scoring.retry import PassingError, may_pass, retry
+from annotary.scoring.tally import Tally
 
 Status = Literal["annotated", "known", "failed", "waiting"]
 
@@ -79,6 +80,11 @@ class ScoredFile:
     def is_bad(self) -> bool:
         """Whether the file itself is at fault, and will be next time."""
         return self.status == "failed" and not isinstance(self.error, OutputError)
+
+    @property
+    def tally(self) -> Tally | None:
+        """Labels and confidence of its cells, where they are known."""
+        return Tally.from_details(self.details)
 
     @property
     def n_cells(self) -> int:
@@ -183,7 +189,11 @@ class Batch:
         annotated = retry(
             lambda: annotate_one(origin, target, bundle, self.config, owner=owner), place=one.address
         )
-        details = annotated.cells.measure() | {"annotating_seconds": round(annotated.seconds, 3)}
+        details = {
+            **annotated.cells.measure(),
+            **Tally.count(annotated.cells).to_details(),
+            "annotating_seconds": round(annotated.seconds, 3),
+        }
         self.ledger.complete(
             one.address, sha256=annotated.record.input_sha256, outputs=annotated.outputs, details=details
         )

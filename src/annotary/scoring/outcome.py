@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from annotary.config import ScoreConfig
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import AnnotaryError
 from annotary.scoring.batch import ScoredFile
+from annotary.scoring.drift import DriftFigure, judge
+from annotary.scoring.tally import Tally
 
-NONE_WENT, SOME_FAILED = 2, 3
+NONE_WENT, SOME_FAILED, HAS_DRIFTED = 2, 3, 4
 
 # Settings that change what is written; the others only change where and how fast.
 _DECISIVE = (
@@ -55,11 +57,17 @@ class Outcome:
         MLflow run.
     files
         What became of each input.
+    drift
+        How far the cells that were annotated now are from the training cells.
+    fails_on_drift
+        Whether drift decides the exit code.
     """
 
     model: str
     run_id: str
     files: list[ScoredFile]
+    drift: list[DriftFigure] = field(default_factory=list)
+    fails_on_drift: bool = False
 
     @property
     def annotated(self) -> list[ScoredFile]:
@@ -73,10 +81,16 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 where all is well, 2 where no file could be annotated, 3 where some could not."""
+        """0 where all is well, 2 where no file could be annotated, 3 where some could not, 4 for drift."""
         if not self.failed:
-            return 0
+            return HAS_DRIFTED if self.fails_on_drift and judge(self.drift) == "alert" else 0
         return SOME_FAILED if self.annotated else NONE_WENT
+
+    @property
+    def tally(self) -> Tally | None:
+        """Labels and confidence of the cells that were annotated now."""
+        new = [one.tally for one in self.files if one.status == "annotated"]
+        return Tally.add(one for one in new if one is not None)
 
     def count(self, status: str) -> int:
         """Count the files of a status."""
@@ -94,6 +108,7 @@ class Outcome:
             "cells_annotated": float(n_cells),
             "cells_per_second": n_cells / seconds if seconds else 0.0,
         }
+        figures |= {f"drift.{figure.name}": figure.value for figure in self.drift if figure.value is not None}
         if n_cells:
             sums = sum(one.details["mean_confidence"] * one.n_cells for one in new)
             figures["mean_confidence"] = sums / n_cells
@@ -101,7 +116,8 @@ class Outcome:
 
     def tabulate(self) -> pd.DataFrame:
         """Make a table of the files, one a row."""
-        return pd.DataFrame([_describe(one) for one in self.files])
+        table = pd.DataFrame([_describe(one) for one in self.files])
+        return table.drop(columns="labels", errors="ignore")
 
     def to_json(self) -> str:
         """Write as one line of JSON, for other programs."""
@@ -111,6 +127,7 @@ class Outcome:
                 "run_id": self.run_id,
                 "exit_code": self.exit_code,
                 "figures": self.measure(),
+                "drift": judge(self.drift),
                 "files": [_describe(one) for one in self.files],
             }
         )
@@ -165,8 +182,8 @@ def _describe(one: ScoredFile) -> dict[str, Any]:
     return {
         "source": one.source,
         "status": one.status,
-        "outputs": ";".join(map(str, one.outputs)),
-        **one.details,
+        "outputs": [str(output) for output in one.outputs],
+        **{name: value for name, value in one.details.items() if name not in ("confidence_bins", "outputs")},
         "seconds": round(one.seconds, 3),
         "reason": one.reason,
     }

@@ -1,6 +1,7 @@
 """score: annotate new files with the champion, each once."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from annotary.models.bundle import Bundle
 from annotary.registry import RegisteredVersion, load, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
+from annotary.scoring.drift import DriftFigure, Reference, measure_drift
 from annotary.scoring.ledger import Ledger
 from annotary.scoring.ledger_file import open_database
 from annotary.scoring.outcome import BatchError, Outcome, make_key
 from annotary.scoring.quarantine import move_aside
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
-from annotary.stages.score_record import record_outcome, tell
+from annotary.stages.score_record import record_outcome, record_report, tell
 from annotary.tracking import StageRun, stage_run
 
 __all__ = ["BatchError", "score"]
@@ -39,8 +41,15 @@ def score(config: ScoreConfig) -> Outcome:
         run.set_tags({"annotary.model": version.uri})
         inputs = _find(config)
         folder = make_folder(Path(config.output).absolute())
-        files = _score(inputs, folder, version, config, run)
-        outcome = Outcome(model=version.uri, run_id=run.run_id, files=files)
+        open_bundle = functools.cache(functools.partial(_open_bundle, version, config))
+        files = _score(inputs, folder, version, config, run, open_bundle)
+        outcome = Outcome(
+            model=version.uri, run_id=run.run_id, files=files, fails_on_drift=config.fail_on_drift
+        )
+        if outcome.tally is not None:
+            reference = Reference.of(open_bundle())
+            outcome = replace(outcome, drift=_compare(outcome, reference, open_bundle()))
+            record_report(run, outcome, reference)
         record_outcome(run, outcome)
         outcome.raise_failures(config.input)
         return outcome
@@ -55,8 +64,22 @@ def _find(config: ScoreConfig) -> list[ScoreInput]:
     return found.inputs
 
 
+def _compare(outcome: Outcome, reference: Reference, bundle: Bundle) -> list[DriftFigure]:
+    """Compare the cells that were annotated with the training cells."""
+    tally = outcome.tally
+    if tally is None:
+        return []
+    found = [one.details["n_panel_genes_found"] for one in outcome.files if one.status == "annotated"]
+    return measure_drift(tally, reference, overlap=min(found) / len(bundle.spec.panel))
+
+
 def _score(
-    inputs: list[ScoreInput], folder: Path, version: RegisteredVersion, config: ScoreConfig, run: StageRun
+    inputs: list[ScoreInput],
+    folder: Path,
+    version: RegisteredVersion,
+    config: ScoreConfig,
+    run: StageRun,
+    open_bundle: Callable[[], Bundle],
 ) -> list[ScoredFile]:
     """Score what the ledger does not know yet."""
     key = make_key((version.name, version.number, version.run_id), config)
@@ -70,7 +93,7 @@ def _score(
                 ledger=ledger,
                 config=config,
                 record=_begin_record(version, config, run, ledger),
-                open_bundle=functools.cache(functools.partial(_open_bundle, version, config)),
+                open_bundle=open_bundle,
             )
             scored = []
             for one in batch.score(inputs):

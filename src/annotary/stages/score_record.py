@@ -1,9 +1,15 @@
 """What score tells of its files: to the person who started it, and to MLflow."""
 
+import pandas as pd
+
+from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
 from annotary.log import say, warn
 from annotary.scoring.batch import ScoredFile
+from annotary.scoring.drift import Reference, judge
 from annotary.scoring.outcome import Outcome
 from annotary.tracking import StageRun
+
+DRIFT_TAG = "drift"
 
 
 def tell(one: ScoredFile) -> None:
@@ -35,5 +41,48 @@ def record_outcome(run: StageRun, outcome: Outcome) -> None:
             f"{n_known} files were annotated with {outcome.model} before"
             + (": nothing to do" if is_all else "")
         )
+    level = judge(outcome.drift)
+    if level in ("warn", "alert"):
+        told = ", ".join(
+            f"{figure.name} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level)})"
+            for figure in outcome.drift
+            if figure.value is not None and figure.level in ("warn", "alert")
+        )
+        warn(f"the cells differ from the training cells: {told}")
+    run.set_tags({DRIFT_TAG: level})
     run.log_metrics(outcome.measure())
     run.log_table(outcome.tabulate(), "files", index=False)
+
+
+def record_report(run: StageRun, outcome: Outcome, reference: Reference) -> None:
+    """Log the run's page, ``scoring.html``."""
+    tally = outcome.tally
+    if tally is None:
+        return
+    expected = reference.label_shares
+    labels = [
+        LabelRow(name, count, count / tally.n_cells, None if expected is None else float(expected[code]))
+        for code, (name, count) in enumerate(zip(tally.label_names, tally.label_counts, strict=True))
+    ]
+    files = [
+        FileRow(
+            source=one.source,
+            status=one.status,
+            n_cells=one.n_cells,
+            mean_confidence=one.details.get("mean_confidence"),
+            seconds=one.seconds,
+            reason=one.reason,
+        )
+        for one in outcome.files
+    ]
+    facts = {"model": outcome.model, "run": outcome.run_id, "cells": f"{tally.n_cells:,}"}
+    page = make_scoring_report(
+        f"Annotated with {outcome.model}",
+        facts | {"drift": judge(outcome.drift)},
+        labels=labels,
+        confidence=tally.confidence,
+        drift=outcome.drift,
+        files=files,
+    )
+    run.log_text(page, "scoring.html")
+    run.log_table(pd.DataFrame(labels), "labels", index=False)
