@@ -66,6 +66,10 @@ class RegistryError(AnnotaryError):
     """A run, model, version or alias is not there."""
 
 
+class StoreError(RegistryError):
+    """The tracking store went away while a run was going on."""
+
+
 def summarize(error: Exception) -> str:
     """Give the first line of another library's error, or its type where it says nothing."""
     lines = str(error).splitlines()

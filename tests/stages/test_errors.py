@@ -1,15 +1,19 @@
 """Bad input ends with one clear line, a FAILED run, and nothing half written."""
 
+import json
+
 import anndata
 import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
 from simulate import simulate_cells, write_cells
 
 from annotary.cli import cli
 from annotary.config import BaselinesConfig, EvaluateConfig, PreprocessConfig, PromoteConfig, ScoreConfig
 from annotary.errors import (
+    BundleError,
     CountsError,
     InputFileError,
     LabelError,
@@ -189,6 +193,36 @@ class TestScoring:
         adata.write_h5ad(champion / "query.h5ad")
         done = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
         assert anndata.read_h5ad(done.files[0].target).n_obs == 25
+
+    def test_a_model_whose_files_were_altered_annotates_nothing(self, champion):
+        config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
+        for path in champion.glob("artifacts/**/bundle/weights/weights.safetensors"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+        with pytest.raises(BundleError, match="The model's files were altered"):
+            score(config)
+        assert not list((champion / "scored").glob("*.h5ad"))
+
+    def test_a_store_that_goes_away_does_not_undo_what_was_annotated(self, champion, monkeypatch, caplog):
+        def refuse(*arguments, **options):
+            raise MlflowException("API request failed: connection refused")
+
+        monkeypatch.setattr("mlflow.log_metrics", refuse)
+        config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
+        with caplog.at_level("WARNING", logger="annotary"):
+            assert [one.status for one in score(config).files] == ["annotated"]
+        assert "what was done is not in MLflow" in caplog.text
+        monkeypatch.undo()
+        assert [one.status for one in score(config).files] == ["known"]
+
+    def test_a_run_tells_labels_drift_and_files(self, champion):
+        write_cells(champion / "query.h5ad", n_cells=40, seed=3)
+        outcome = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
+        run = mlflow.get_run(outcome.run_id)
+        assert run.data.tags["drift"] in ("ok", "warn", "alert", "unknown")
+        assert run.data.metrics["cells_annotated"] == 40
+        page = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/scoring.html")
+        assert "query.h5ad" in page
+        assert json.loads(outcome.to_json())["files"][0]["n_cells"] == 40
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from annotary import keys
 from annotary.config import CHALLENGER, CHAMPION, MainConfig
 from annotary.data.dataset import read_dataset
 from annotary.registry import find_alias, load, resolve_alias
-from annotary.scoring.outputs import read_record
+from annotary.scoring.records import read_record
 from annotary.stages.pipeline import run_pipeline
 
 

@@ -12,7 +12,7 @@ from annotary.config import ScoreConfig
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import AnnotaryError
 from annotary.scoring.batch import ScoredFile
-from annotary.scoring.drift import DriftFigure, judge
+from annotary.scoring.drift import DriftFigure, Reference, judge
 from annotary.scoring.tally import Tally
 
 NONE_WENT, SOME_FAILED, HAS_DRIFTED = 2, 3, 4
@@ -57,6 +57,8 @@ class Outcome:
         MLflow run.
     files
         What became of each input.
+    reference
+        What is known of the training cells.
     drift
         How far the cells that were annotated now are from the training cells.
     fails_on_drift
@@ -66,6 +68,7 @@ class Outcome:
     model: str
     run_id: str
     files: list[ScoredFile]
+    reference: Reference = field(default_factory=Reference)
     drift: list[DriftFigure] = field(default_factory=list)
     fails_on_drift: bool = False
 

@@ -8,20 +8,21 @@ from pathlib import Path
 from annotary import __version__
 from annotary.config import ScoreConfig
 from annotary.data.atomic import make_folder
+from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
 from annotary.registry import RegisteredVersion, load, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
-from annotary.scoring.drift import DriftFigure, Reference, measure_drift
+from annotary.scoring.drift import Reference, measure_drift
 from annotary.scoring.ledger import Ledger
 from annotary.scoring.ledger_file import open_database
 from annotary.scoring.outcome import BatchError, Outcome, make_key
 from annotary.scoring.quarantine import move_aside
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
-from annotary.stages.score_record import record_outcome, record_report, tell
-from annotary.tracking import StageRun, stage_run
+from annotary.stages.score_record import record_outcome, tell
+from annotary.tracking import StageRun, naming_absence, stage_run
 
 __all__ = ["BatchError", "score"]
 
@@ -36,23 +37,39 @@ def score(config: ScoreConfig) -> Outcome:
     BatchError
         If there are such files; it carries the outcome.
     """
-    with stage_run("score", config) as run:
-        version = resolve_alias(config.model_name, config.alias)
-        run.set_tags({"annotary.model": version.uri})
-        inputs = _find(config)
-        folder = make_folder(Path(config.output).absolute())
-        open_bundle = functools.cache(functools.partial(_open_bundle, version, config))
-        files = _score(inputs, folder, version, config, run, open_bundle)
-        outcome = Outcome(
-            model=version.uri, run_id=run.run_id, files=files, fails_on_drift=config.fail_on_drift
-        )
-        if outcome.tally is not None:
-            reference = Reference.of(open_bundle())
-            outcome = replace(outcome, drift=_compare(outcome, reference, open_bundle()))
-            record_report(run, outcome, reference)
-        record_outcome(run, outcome)
+    outcome = None
+    try:
+        with naming_absence(), stage_run("score", config) as run:
+            outcome = _score(config, run)
+            record_outcome(run, outcome)
+            outcome.raise_failures(config.input)
+    except StoreError as error:
+        if outcome is None:
+            raise
+        warn(f"what was done is not in MLflow: {error}")
         outcome.raise_failures(config.input)
+    return outcome
+
+
+def _score(config: ScoreConfig, run: StageRun) -> Outcome:
+    """Find the inputs, score them, and compare their cells with the training cells."""
+    version = resolve_alias(config.model_name, config.alias)
+    run.set_tags({"annotary.model": version.uri})
+    inputs = _find(config)
+    open_bundle = functools.cache(functools.partial(_open_bundle, version, config))
+    outcome = Outcome(
+        model=version.uri,
+        run_id=run.run_id,
+        files=_score_files(inputs, version, config, run, open_bundle),
+        fails_on_drift=config.fail_on_drift,
+    )
+    if outcome.tally is None:
         return outcome
+    bundle = open_bundle()
+    found = [one.details["n_panel_genes_found"] for one in outcome.files if one.status == "annotated"]
+    reference, overlap = Reference.of(bundle), min(found) / len(bundle.spec.panel)
+    drift = measure_drift(outcome.tally, reference, overlap=overlap)
+    return replace(outcome, reference=reference, drift=drift)
 
 
 def _find(config: ScoreConfig) -> list[ScoreInput]:
@@ -64,24 +81,15 @@ def _find(config: ScoreConfig) -> list[ScoreInput]:
     return found.inputs
 
 
-def _compare(outcome: Outcome, reference: Reference, bundle: Bundle) -> list[DriftFigure]:
-    """Compare the cells that were annotated with the training cells."""
-    tally = outcome.tally
-    if tally is None:
-        return []
-    found = [one.details["n_panel_genes_found"] for one in outcome.files if one.status == "annotated"]
-    return measure_drift(tally, reference, overlap=min(found) / len(bundle.spec.panel))
-
-
-def _score(
+def _score_files(
     inputs: list[ScoreInput],
-    folder: Path,
     version: RegisteredVersion,
     config: ScoreConfig,
     run: StageRun,
     open_bundle: Callable[[], Bundle],
 ) -> list[ScoredFile]:
     """Score what the ledger does not know yet."""
+    folder = make_folder(Path(config.output).absolute())
     key = make_key((version.name, version.number, version.run_id), config)
     with open_database(folder) as (database, is_new):
         ledger = Ledger(folder, key, database)

@@ -5,8 +5,9 @@ import pandas as pd
 from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
 from annotary.log import say, warn
 from annotary.scoring.batch import ScoredFile
-from annotary.scoring.drift import Reference, judge
+from annotary.scoring.drift import judge
 from annotary.scoring.outcome import Outcome
+from annotary.scoring.tally import Tally
 from annotary.tracking import StageRun
 
 DRIFT_TAG = "drift"
@@ -52,14 +53,13 @@ def record_outcome(run: StageRun, outcome: Outcome) -> None:
     run.set_tags({DRIFT_TAG: level})
     run.log_metrics(outcome.measure())
     run.log_table(outcome.tabulate(), "files", index=False)
+    if outcome.tally is not None:
+        _record_cells(run, outcome, outcome.tally)
 
 
-def record_report(run: StageRun, outcome: Outcome, reference: Reference) -> None:
-    """Log the run's page, ``scoring.html``."""
-    tally = outcome.tally
-    if tally is None:
-        return
-    expected = reference.label_shares
+def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
+    """Log the labels of the cells that were annotated, and the run's page, ``scoring.html``."""
+    expected = outcome.reference.label_shares
     labels = [
         LabelRow(name, count, count / tally.n_cells, None if expected is None else float(expected[code]))
         for code, (name, count) in enumerate(zip(tally.label_names, tally.label_counts, strict=True))
