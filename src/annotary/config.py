@@ -329,6 +329,9 @@ class ScoreConfig(DeviceOption, ScoreOutputs, CountsOptions, ModelNameOption, Fi
 
     alias: str = Field(CHAMPION, min_length=1, description="Alias of the version to use.")
     chunk_size: int = Field(2048, ge=1, description="Cells read at a time.")
+    shadow: str = Field(
+        "", description="Alias, such as challenger, whose version also scores the files, for comparison only."
+    )
     fail_on_drift: bool = Field(
         False, description="End with exit code 4 where the cells are far from the training cells."
     )

@@ -19,8 +19,10 @@ from annotary.errors import (
     LabelError,
     RegistryError,
 )
+from annotary.registry import get_version, resolve_alias, set_alias
 from annotary.scoring.ledger_file import LEDGER_NAME
 from annotary.scoring.outcome import BatchError
+from annotary.scoring.records import read_record
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import evaluate
 from annotary.stages.preprocess import preprocess
@@ -213,6 +215,22 @@ class TestScoring:
         assert "what was done is not in MLflow" in caplog.text
         monkeypatch.undo()
         assert [one.status for one in score(config).files] == ["known"]
+
+    @pytest.mark.slow
+    def test_a_shadow_is_compared_and_leaves_the_outputs_alone(self, champion):
+        dataset = sorted(champion.glob("out/dataset.h5ad"))[0]
+        baselines(BaselinesConfig(dataset=str(dataset), kinds="random_forest", n_trials=1))
+        evaluate(EvaluateConfig(dataset=str(dataset), device="cpu"))
+        other = "1" if resolve_alias("cell-annotator", "champion").number == "2" else "2"
+        set_alias(get_version("cell-annotator", other), "challenger")
+        config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
+        shadowed = config.model_copy(update={"shadow": "challenger"})
+        run = mlflow.get_run(score(shadowed).run_id)
+        assert 0.5 < run.data.metrics["shadow_agreement"] <= 1
+        assert run.data.tags["annotary.shadow"] == f"models:/cell-annotator/{other}"
+        assert "shadow_agreement" in get_version("cell-annotator", other).tags
+        record = read_record(champion / "scored" / "cells.annotated.h5ad")
+        assert record["model_version"] == resolve_alias("cell-annotator", "champion").number
 
     def test_a_run_tells_labels_drift_and_files(self, champion):
         write_cells(champion / "query.h5ad", n_cells=40, seed=3)

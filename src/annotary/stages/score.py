@@ -22,6 +22,7 @@ from annotary.scoring.quarantine import move_aside
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
 from annotary.stages.score_record import record_outcome, tell
+from annotary.stages.shadow import score_shadow
 from annotary.tracking import StageRun, naming_absence, stage_run
 
 __all__ = ["BatchError", "score"]
@@ -42,6 +43,8 @@ def score(config: ScoreConfig) -> Outcome:
         with naming_absence(), stage_run("score", config) as run:
             outcome = _score(config, run)
             record_outcome(run, outcome)
+            if config.shadow:
+                score_shadow(config, outcome, run)
             outcome.raise_failures(config.input)
     except StoreError as error:
         if outcome is None:
