@@ -35,7 +35,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     show_messages()
     try:
-        cli(standalone_mode=False)
+        code = cli(standalone_mode=False)  # what a command left with, or None
+        if code:
+            sys.exit(code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -25,6 +25,8 @@ from annotary.scoring.liveness import Process
 
 CLAIMED, DONE, FAILED = "claimed", "done", "failed"
 
+_MOST_RIVALS = 100
+
 Details = dict[str, Any]
 """What is stored of a file beside its standing, as JSON holds it."""
 
@@ -119,7 +121,7 @@ class Ledger:
             judged = self._judge_own(own, identity)
             if judged is not None:
                 return judged
-            others = self._list_same_size(address, identity)
+            others = self._list_rivals(address, identity, sha256)
             if sha256 is None and (others or identity.size < 0):
                 return Entry(Standing.IN_DOUBT)
             for other in others:
@@ -258,11 +260,13 @@ class Ledger:
             return Entry(Standing.REFUSED, details=details) if row["package_version"] == __version__ else None
         return Entry(Standing.KNOWN, row["target"], details) if self._is_intact(row) else None
 
-    def _list_same_size(self, address: str, identity: Identity) -> list[sqlite3.Row]:
-        """List what may hold the same content: rows of the same size, done or being done."""
+    def _list_rivals(self, address: str, identity: Identity, sha256: str | None) -> list[sqlite3.Row]:
+        """List some rows of files that may have the same content, done or being done; those done first."""
         rows = self._database.execute(
-            "SELECT * FROM files WHERE key = ? AND (size = ? OR size < 0 OR ? < 0) AND status != ?",
-            (self.key, identity.size, identity.size, FAILED),
+            "SELECT * FROM files WHERE key = ? AND (size = ? OR size < 0 OR ? < 0)"
+            " AND (status = ? OR (status = ? AND sha256 = coalesce(?, sha256)))"
+            " ORDER BY status = ? DESC LIMIT ?",
+            (self.key, identity.size, identity.size, CLAIMED, DONE, sha256, DONE, _MOST_RIVALS),
         ).fetchall()
         alive = self.list_alive() if any(row["status"] == CLAIMED for row in rows) else set()
         return [
