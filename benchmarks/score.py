@@ -75,7 +75,8 @@ class Bench:
         own = float("nan")
         if told:
             files = told[-1].get("files", told)
-            own = sum(one.get("annotating_seconds", one["seconds"]) for one in files)
+            new = [one for one in files if one.get("status", "annotated") == "annotated"]
+            own = sum(one.get("annotating_seconds", one["seconds"]) for one in new)
         return Measured(whole=whole, own_seconds=own)
 
     def read(self, file: Path) -> Measured:
