@@ -17,7 +17,7 @@ from typing import Any
 
 from annotary import __version__
 from annotary.data.discovery import ANNOTATED_SUFFIX
-from annotary.errors import AnnotaryError
+from annotary.errors import AnnotaryError, OutputError
 from annotary.scoring.heartbeat import Heartbeat
 from annotary.scoring.identity import Identity, identify
 from annotary.scoring.ledger_file import LEDGER_NAME, change, hide_address
@@ -235,7 +235,8 @@ class Ledger:
             with Heartbeat(self.folder / LEDGER_NAME, self.run):
                 yield
         finally:
-            with change(self._database):
+            # On a full disk this stays undone; the next run sees that the process is gone.
+            with contextlib.suppress(OutputError), change(self._database):
                 self._database.execute("DELETE FROM runs WHERE id = ?", (self.run,))
                 self._database.execute("DELETE FROM files WHERE run = ? AND status = ?", (self.run, CLAIMED))
 

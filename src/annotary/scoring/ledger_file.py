@@ -73,12 +73,14 @@ def change(database: sqlite3.Connection) -> Iterator[None]:
         database.execute("BEGIN IMMEDIATE")
         try:
             yield
+            database.execute("COMMIT")
         except BaseException:
-            database.execute("ROLLBACK")
+            if database.in_transaction:
+                database.execute("ROLLBACK")
             raise
-        database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise _describe(Path(LEDGER_NAME), error) from error
+        place = database.execute("PRAGMA database_list").fetchone()["file"]
+        raise _describe(Path(place), error) from error
 
 
 def hide_address(address: str) -> str:
