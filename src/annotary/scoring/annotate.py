@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from annotary.data.genes import count_shared
@@ -61,6 +60,7 @@ def annotate_file(
     depth_key: str = "",
     device: str = "auto",
     chunk_size: int = CHUNK_SIZE,
+    shown_as: Path | None = None,
 ) -> AnnotatedCells:
     """Annotate every cell of an h5ad file.
 
@@ -78,6 +78,8 @@ def annotate_file(
         Where a network computes.
     chunk_size
         Cells read at a time; the result does not depend on it.
+    shown_as
+        Name of the file in messages, where ``path`` is a temporary one.
 
     Raises
     ------
@@ -86,12 +88,12 @@ def annotate_file(
     GeneOverlapError
         If it has too few of the model's genes.
     """
-    with open_counts(path, counts_layer=counts_layer, depth_key=depth_key) as counts_file:
+    with open_counts(path, counts_layer=counts_layer, depth_key=depth_key, shown_as=shown_as) as counts_file:
         gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
         n_found = count_shared(gene_ids, bundle.spec.panel)
         depth = read_depth(counts_file, depth_key)
         parts = []
-        with track(None, path.name, total=counts_file.n_cells, unit="cell") as bar:
+        with track(None, (shown_as or path).name, total=counts_file.n_cells, unit="cell") as bar:
             for start, counts in counts_file.iter_chunks(chunk_size):
                 rows = slice(start, start + counts.shape[0])
                 parts.append(
@@ -103,10 +105,7 @@ def annotate_file(
         return AnnotatedCells(
             cell_ids=counts_file.obs.index,
             label_names=bundle.label_names,
-            annotation=Annotation(
-                probabilities=np.concatenate([part.probabilities for part in parts]),
-                low_information=np.concatenate([part.low_information for part in parts]),
-            ),
+            annotation=Annotation.join(parts),
             place=counts_file.place,
             n_panel_genes_found=n_found,
             warnings=tuple(_list_warnings(counts_file, bundle, n_found=n_found, has_depth=depth is not None)),

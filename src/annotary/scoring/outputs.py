@@ -17,6 +17,15 @@ from annotary.data.hashing import hash_strings
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
 
+_OBS_COLUMNS = (
+    keys.PREDICTED_LABELS,
+    keys.CONF_SCORE,
+    keys.LOW_INFORMATION,
+    keys.UNASSIGNED,
+    keys.OOD,
+    keys.OOD_SCORE,
+)
+_OBSM_MATRICES = (keys.PROBABILITIES, keys.PREDICTION_SETS)
 _KEPT_SUFFIX = "_before_annotary"
 
 
@@ -90,6 +99,7 @@ def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: S
             moved = [] if _is_ours(file) else _move_aside(file)
             _add_columns(table, cells)
             _replace(file, "obsm", keys.PROBABILITIES, cells.annotation.probabilities)
+            _replace(file, "obsm", keys.PREDICTION_SETS, cells.annotation.prediction_sets)
             _replace(file, "uns", keys.RECORD, _describe(cells, record))
     return moved
 
@@ -101,6 +111,8 @@ def _describe(cells: AnnotatedCells, record: ScoreRecord) -> dict[str, object]:
         "labels_hash": hash_strings(cells.predicted_labels.astype(str)),
         "n_panel_genes_found": cells.n_panel_genes_found,
         "n_low_information": int(cells.annotation.low_information.sum()),
+        "n_unassigned": int(cells.annotation.unassigned.sum()),
+        "n_ood": int(cells.annotation.ood.sum()),
         "warnings": json.dumps(list(cells.warnings)),
     }
 
@@ -111,6 +123,9 @@ def _add_columns(table: h5py.Group, cells: AnnotatedCells) -> None:
         keys.PREDICTED_LABELS: cells.predicted_labels,
         keys.CONF_SCORE: cells.annotation.confidence,
         keys.LOW_INFORMATION: cells.annotation.low_information,
+        keys.UNASSIGNED: cells.annotation.unassigned,
+        keys.OOD: cells.annotation.ood,
+        keys.OOD_SCORE: cells.annotation.ood_score,
     }
     order = [name for name in table.attrs["column-order"] if name not in columns]
     for name, values in columns.items():
@@ -134,17 +149,18 @@ def _move_aside(file: h5py.File) -> list[str]:
     moved = []
     table = file["obs"]
     order = [str(name) for name in table.attrs["column-order"]]
-    for name in (keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION):
+    for name in _OBS_COLUMNS:
         if name in order:
             kept = _free_name(table, name)
             table.move(name, kept)
             order[order.index(name)] = kept
             moved.append(f"obs[{name!r}] -> obs[{kept!r}]")
     _write_order(table, order)
-    if keys.PROBABILITIES in file.get("obsm", {}):
-        kept = _free_name(file["obsm"], keys.PROBABILITIES)
-        file["obsm"].move(keys.PROBABILITIES, kept)
-        moved.append(f"obsm[{keys.PROBABILITIES!r}] -> obsm[{kept!r}]")
+    for name in _OBSM_MATRICES:
+        if name in file.get("obsm", {}):
+            kept = _free_name(file["obsm"], name)
+            file["obsm"].move(name, kept)
+            moved.append(f"obsm[{name!r}] -> obsm[{kept!r}]")
     return moved
 
 

@@ -20,6 +20,7 @@ from annotary.evaluation.tuning_figures import (
 from annotary.log import say
 from annotary.models.baselines import BASELINES, Baseline
 from annotary.models.calibration import compute_ece, tabulate_reliability
+from annotary.models.confidence.held_out import FittedCells, HeldOutCells
 from annotary.models.folds import FoldedCells
 from annotary.models.panels import PanelChooser, Preparation, PreparationSpace, make_space
 from annotary.models.tuning.records import TrialRecord, measure_importance, tabulate_trials
@@ -129,6 +130,9 @@ def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run
         fitted.model,
         _make_spec(fitted, data),
         data.tables,
+        held_out=_take_held_out(fitted, data),
+        fitted=_take_fitted(fitted, data),
+        options=config,
         run_id=run.run_id,
         settings=config.model_dump() | {"best_params": best.params},
     )
@@ -157,6 +161,23 @@ def _make_spec(fitted: FittedBaseline, data: _TrainingData) -> InputSpec:
         id_type=data.tables.record.id_type,
         min_panel_genes=max(1, int(expressed.min())),
         target_sum=fitted.preparation.target_sum,
+    )
+
+
+def _take_held_out(fitted: FittedBaseline, data: _TrainingData) -> HeldOutCells:
+    """Take what the folds' models said of cells that they were not fitted to."""
+    return HeldOutCells(
+        probabilities=fitted.calibration.after.astype(np.float32),
+        codes=data.cells.codes[: data.cells.n_cells],
+    )
+
+
+def _take_fitted(fitted: FittedBaseline, data: _TrainingData) -> FittedCells:
+    """Take the cells that a baseline was fitted to: training and validation cells, each once."""
+    return FittedCells(
+        log_expr=data.cells.get_all(fitted.columns, target_sum=fitted.preparation.target_sum),
+        codes=data.cells.codes[: data.cells.n_cells],
+        folds=data.cells.fold_of_cell,
     )
 
 
