@@ -6,8 +6,9 @@ Labels come from ``obs["cell_type"]``. One label after the other is held out. Of
 64 % train a logistic regression on all genes, 16 % calibrate it, and 20 % are the known cells that the
 held-out label's are told from, by
 
-- the distance that annotary scores (``annotary_ood_score``);
-- the lack of confidence, one minus the largest probability;
+- annotary's score (``annotary_ood_score``), made of the next two;
+- the distance from the nearest label's cells;
+- the entropy of the probabilities;
 - the energy of the model's scores (Liu et al. 2020, *NeurIPS*);
 - the fewness of expressed genes.
 
@@ -28,14 +29,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from annotary.data.labels import read_labels
-from annotary.models.baselines import BASELINES
+from annotary.models.baselines import BASELINES, BaselineAnnotator
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
-from annotary.models.confidence.held_out import FittedCells, calibrate_probabilities
+from annotary.models.confidence.held_out import FittedCells, HeldOutCells, calibrate_probabilities
+from annotary.models.confidence.novelty import LabelGaussians, compute_entropy
 from annotary.quality.prepare import PreparedCells, log_normalize
 
 LABEL_KEY = "cell_type"
 SEED = 42
-SCORES = ("distance", "confidence", "energy", "few_genes")
+SCORES = ("ood_score", "distance", "entropy", "energy", "few_genes")
 SETTINGS = ConfidenceSettings(conformal_alpha=0.1, min_precision=0.9, ood_rate=0.01)
 
 _MIN_CELLS = 10
@@ -43,10 +45,11 @@ _TARGET_SUM = 300.0
 _PARAMS = {"C": 0.3, "l1_ratio": 0.0, "class_weight": "balanced"}
 _BASELINE = BASELINES["logistic_regression"]
 _TITLES = {
-    "distance": "distance, AUROC",
-    "confidence": "confidence, AUROC",
-    "energy": "energy, AUROC",
-    "few_genes": "few genes, AUROC",
+    "ood_score": "OOD score",
+    "distance": "distance",
+    "entropy": "entropy",
+    "energy": "energy",
+    "few_genes": "few genes",
     "known_ood": "known called OOD",
     "new_ood": "held-out called OOD",
     "known_unassigned": "known unassigned",
@@ -76,23 +79,18 @@ def hold_out(log_expr: csr_matrix, labels: np.ndarray, label: str) -> dict[str, 
     model = _BASELINE.to_annotator(estimator, target_sum=_TARGET_SUM, n_classes=int(codes.max()) + 1)
     asked = log_expr[np.concatenate([known[tested], new])]
     scores = model.score(asked)
-    confidence = Confidence.fit(
-        calibrate_probabilities(
-            to_probabilities(model.score(log_expr[known[validated]])),
-            codes[validated],
-            fold(codes[validated]),
-        ),
-        FittedCells(log_expr[known[fitted]], codes[fitted], fold(codes[fitted])),
-        SETTINGS,
+    confidence = learn_confidence(
+        model, log_expr[known[fitted]], codes[fitted], log_expr[known[validated]], codes[validated]
     )
     probabilities = confidence.calibrate(to_probabilities(scores))
-    distance = confidence.score_novelty(asked)
+    ood_score = confidence.score_novelty(asked, probabilities)
     is_new = np.arange(asked.shape[0]) >= len(tested)
-    unassigned, ood = confidence.find_unassigned(probabilities), distance > 1
+    unassigned, ood = confidence.find_unassigned(probabilities), ood_score > 1
     sets = confidence.make_sets(probabilities)[np.arange(len(tested)), codes[tested]]
     strangeness = {
-        "distance": distance,
-        "confidence": -probabilities.max(axis=1),
+        "ood_score": ood_score,
+        "distance": confidence.novelty.gaussians.measure_distance(asked),
+        "entropy": compute_entropy(probabilities),
         "energy": -logsumexp(scores, axis=1),
         "few_genes": -np.diff(asked.indptr),
     }
@@ -106,6 +104,26 @@ def hold_out(log_expr: csr_matrix, labels: np.ndarray, label: str) -> dict[str, 
         "new_unassigned": unassigned[is_new].mean(),
         "coverage": sets.mean(),
     }
+
+
+def learn_confidence(
+    model: BaselineAnnotator,
+    fitted: csr_matrix,
+    fitted_codes: np.ndarray,
+    validated: csr_matrix,
+    validated_codes: np.ndarray,
+) -> Confidence:
+    """Learn a model's confidence on cells ``(n_validated, n_genes)`` that it was not fitted to."""
+    probabilities, temperature = calibrate_probabilities(
+        to_probabilities(model.score(validated)), validated_codes, fold(validated_codes)
+    )
+    held_out = HeldOutCells(
+        probabilities=probabilities,
+        codes=validated_codes,
+        distances=LabelGaussians.fit(fitted, fitted_codes).measure_distance(validated),
+        temperature=temperature,
+    )
+    return Confidence.fit(held_out, FittedCells(fitted, fitted_codes), SETTINGS)
 
 
 def to_probabilities(scores: np.ndarray) -> np.ndarray:
@@ -147,7 +165,7 @@ def main() -> None:
     rows = []
     for label in np.unique(labels):
         rows.append(hold_out(log_expr, labels, label))
-        print(f"{label}: AUROC {rows[-1]['distance']:.3f}", flush=True)
+        print(f"{label}: AUROC {rows[-1]['ood_score']:.3f}", flush=True)
     table = pd.DataFrame(rows)
     table.round(4).to_csv(arguments.out, index=False)
     print(make_markdown(table), f"{time.perf_counter() - started:.0f} seconds", sep="\n")

@@ -26,6 +26,7 @@ from annotary.models.bundle_files import FORMAT, load_bundle, save_bundle
 from annotary.models.calibration import calibrate
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
 from annotary.models.confidence.held_out import FittedCells, HeldOutCells
+from annotary.models.confidence.novelty import measure_across_folds
 from annotary.quality.prepare import InputSpec, PreparedCells, log_normalize
 
 GOLDEN = Path(__file__).parent
@@ -86,7 +87,7 @@ def simulate(n_cells: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     codes = rng.integers(len(LABELS), size=n_cells)
     rates = np.full((len(LABELS), _N_GENES), 0.4)
     for code in range(len(LABELS)):
-        rates[code, code * 8 : code * 8 + 8] = 2.0
+        rates[code, code * 8 : code * 8 + 8] = 1.2
     return rng.poisson(rates[codes]), codes
 
 
@@ -109,8 +110,12 @@ def make_baseline(kind: str) -> Bundle:
         scores[folds == fold] = model.score(log_expr[folds == fold])
     calibration = calibrate(scores, codes, folds)
     model = replace(fit_baseline(kind, log_expr, codes), temperature=calibration.temperature)
-    held_out = HeldOutCells(probabilities=calibration.after.astype(np.float32), codes=codes)
-    return bundle_model(model, FittedCells(log_expr=log_expr, codes=codes, folds=folds), held_out)
+    held_out = HeldOutCells(
+        probabilities=calibration.after.astype(np.float32),
+        codes=codes,
+        distances=measure_across_folds(log_expr, codes, folds),
+    )
+    return bundle_model(model, FittedCells(log_expr=log_expr, codes=codes), held_out)
 
 
 def fit_baseline(kind: str, log_expr: csr_matrix, codes: np.ndarray) -> Annotator:

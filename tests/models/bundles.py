@@ -19,7 +19,8 @@ def make_held_out(n_classes: int, n_cells: int = 300, *, seed: int = 0) -> HeldO
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(n_classes, 0.3), size=n_cells)
     codes = (probabilities.cumsum(axis=1) < rng.random((n_cells, 1))).sum(axis=1).clip(max=n_classes - 1)
-    return HeldOutCells(probabilities=probabilities.astype(np.float32), codes=codes)
+    distances = rng.chisquare(20, size=n_cells) ** 0.5
+    return HeldOutCells(probabilities=probabilities.astype(np.float32), codes=codes, distances=distances)
 
 
 def make_fitted(n_panel: int = N_PANEL, n_cells: int = 150, *, n_classes: int = 3) -> FittedCells:
@@ -31,7 +32,7 @@ def make_fitted(n_panel: int = N_PANEL, n_cells: int = 150, *, n_classes: int = 
         rng = np.random.default_rng(0)
         codes = rng.integers(n_classes, size=n_cells)
         log_expr = csr_matrix(np.log1p(rng.poisson(1.0, size=(n_cells, n_panel))).astype(np.float32))
-    return FittedCells(log_expr=log_expr, codes=codes, folds=np.arange(n_cells) % 3)
+    return FittedCells(log_expr=log_expr, codes=codes)
 
 
 def make_confidence(n_classes: int, n_panel: int) -> Confidence:

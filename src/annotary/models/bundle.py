@@ -61,8 +61,8 @@ class Annotation:
         Labels that are plausible for each cell, ``(n_cells, n_classes)``, bool; the most probable is
         always one of them.
     ood_score
-        How far each cell is from those that the model was fitted to, ``(n_cells,)``, float32; above 1
-        it is further than nearly all of them.
+        How unlike known cells each cell is, ``(n_cells,)``, float32; above 1 it is stranger than nearly
+        all of them.
     """
 
     probabilities: np.ndarray
@@ -83,7 +83,7 @@ class Annotation:
 
     @property
     def ood(self) -> np.ndarray:
-        """Cells that are out of the distribution of those that the model was fitted to, ``(n_cells,)``."""
+        """Cells that may be of a kind that the model was not fitted to, ``(n_cells,)``, bool."""
         return self.ood_score > 1
 
     @classmethod
@@ -182,10 +182,11 @@ class Bundle:
         cells = self.spec.prepare(counts, gene_ids, depth=depth)
         confidence = self.confidence
         probabilities = confidence.calibrate(self.model.predict_proba(cells, device=device))
+        log_expr = log_normalize(cells, target_sum=self.spec.target_sum)
         return Annotation(
             probabilities=probabilities,
             low_information=count_genes_per_cell(cells.counts) < self.spec.min_panel_genes,
             unassigned=confidence.find_unassigned(probabilities),
             prediction_sets=confidence.make_sets(probabilities),
-            ood_score=confidence.score_novelty(log_normalize(cells, target_sum=self.spec.target_sum)),
+            ood_score=confidence.score_novelty(log_expr, probabilities),
         )

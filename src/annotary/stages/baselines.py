@@ -21,6 +21,7 @@ from annotary.log import say
 from annotary.models.baselines import BASELINES, Baseline
 from annotary.models.calibration import compute_ece, tabulate_reliability
 from annotary.models.confidence.held_out import FittedCells, HeldOutCells
+from annotary.models.confidence.novelty import measure_across_folds
 from annotary.models.folds import FoldedCells
 from annotary.models.panels import PanelChooser, Preparation, PreparationSpace, make_space
 from annotary.models.tuning.records import TrialRecord, measure_importance, tabulate_trials
@@ -126,12 +127,13 @@ def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run
     _log_trials(run, baseline.kind, tuned)
     fitted = search.fit(best.params)
     _log_model(run, fitted, data)
+    held_out, fitted_cells = _take_confidence_cells(fitted, data)
     bundle = make_bundle(
         fitted.model,
         _make_spec(fitted, data),
         data.tables,
-        held_out=_take_held_out(fitted, data),
-        fitted=_take_fitted(fitted, data),
+        held_out=held_out,
+        fitted=fitted_cells,
         options=config,
         run_id=run.run_id,
         settings=config.model_dump() | {"best_params": best.params},
@@ -164,21 +166,16 @@ def _make_spec(fitted: FittedBaseline, data: _TrainingData) -> InputSpec:
     )
 
 
-def _take_held_out(fitted: FittedBaseline, data: _TrainingData) -> HeldOutCells:
-    """Take what the folds' models said of cells that they were not fitted to."""
-    return HeldOutCells(
+def _take_confidence_cells(fitted: FittedBaseline, data: _TrainingData) -> tuple[HeldOutCells, FittedCells]:
+    """Take training and validation cells twice: held out of their fold's model, and fitted by the last."""
+    codes = data.cells.codes[: data.cells.n_cells]
+    log_expr = data.cells.get_all(fitted.columns, target_sum=fitted.preparation.target_sum)
+    held_out = HeldOutCells(
         probabilities=fitted.calibration.after.astype(np.float32),
-        codes=data.cells.codes[: data.cells.n_cells],
+        codes=codes,
+        distances=measure_across_folds(log_expr, codes, data.cells.fold_of_cell),
     )
-
-
-def _take_fitted(fitted: FittedBaseline, data: _TrainingData) -> FittedCells:
-    """Take the cells that a baseline was fitted to: training and validation cells, each once."""
-    return FittedCells(
-        log_expr=data.cells.get_all(fitted.columns, target_sum=fitted.preparation.target_sum),
-        codes=data.cells.codes[: data.cells.n_cells],
-        folds=data.cells.fold_of_cell,
-    )
+    return held_out, FittedCells(log_expr=log_expr, codes=codes)
 
 
 def _log_trials(run: StageRun, kind: str, tuned: TuningResult) -> None:

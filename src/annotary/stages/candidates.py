@@ -15,6 +15,7 @@ from annotary.models.base import Annotator
 from annotary.models.bundle import Bundle, Provenance
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
 from annotary.models.confidence.held_out import FittedCells, HeldOutCells, calibrate_probabilities
+from annotary.models.confidence.novelty import LabelGaussians
 from annotary.quality.prepare import COUNTS, InputSpec, log_normalize
 from annotary.tracking import to_json
 
@@ -38,16 +39,25 @@ def take_fitted(spec: InputSpec, dataset: Dataset) -> FittedCells:
     cells = dataset.take(keys.TRAIN)
     prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
     log_expr = log_normalize(prepared, target_sum=spec.target_sum)
-    return FittedCells(log_expr=log_expr, codes=cells.codes, folds=cells.folds)
+    return FittedCells(log_expr=log_expr, codes=cells.codes)
 
 
 def hold_out_validation(
-    model: Annotator, spec: InputSpec, dataset: Dataset, *, device: str = "auto"
+    model: Annotator, spec: InputSpec, dataset: Dataset, fitted: FittedCells, *, device: str = "auto"
 ) -> HeldOutCells:
-    """Score the validation cells by a model that was not fitted to them, and fit its temperature."""
+    """Take the validation cells, for a model that was fitted to others and does not calibrate itself."""
     cells = dataset.take(keys.VALIDATION)
     prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
-    return calibrate_probabilities(model.predict_proba(prepared, device=device), cells.codes, cells.folds)
+    probabilities, temperature = calibrate_probabilities(
+        model.predict_proba(prepared, device=device), cells.codes, cells.folds
+    )
+    gaussians = LabelGaussians.fit(fitted.log_expr, fitted.codes)
+    return HeldOutCells(
+        probabilities=probabilities,
+        codes=cells.codes,
+        distances=gaussians.measure_distance(log_normalize(prepared, target_sum=spec.target_sum)),
+        temperature=temperature,
+    )
 
 
 def make_bundle(

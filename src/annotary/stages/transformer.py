@@ -53,12 +53,13 @@ def transformer(config: TransformerConfig) -> Candidate:
         best = best_epoch(epochs)
         say(f"transformer: validation macro-F1 {best.validation_macro_f1:.3f} at epoch {best.epoch}")
         annotator = TransformerAnnotator(model)
+        fitted = take_fitted(spec, dataset)
         bundle = make_bundle(
             annotator,
             spec,
             dataset,
-            held_out=hold_out_validation(annotator, spec, dataset, device=config.device),
-            fitted=take_fitted(spec, dataset),
+            held_out=hold_out_validation(annotator, spec, dataset, fitted, device=config.device),
+            fitted=fitted,
             options=config,
             run_id=run.run_id,
             settings=config.model_dump(),

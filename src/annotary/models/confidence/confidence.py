@@ -50,7 +50,7 @@ class Confidence:
     set_limits
         Least probability with which each label is in a prediction set, ``(n_classes,)``.
     novelty
-        Tells cells that are unlike those the model was fitted to.
+        Tells cells of a kind that the model was not fitted to.
     """
 
     settings: ConfidenceSettings
@@ -69,7 +69,7 @@ class Confidence:
                 held_out.probabilities, held_out.codes, min_precision=settings.min_precision
             ),
             set_limits=fit_set_limits(held_out.probabilities, held_out.codes, alpha=settings.conformal_alpha),
-            novelty=NoveltyDetector.fit(fitted, rate=settings.ood_rate),
+            novelty=NoveltyDetector.fit(fitted, held_out, rate=settings.ood_rate),
         )
 
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
@@ -84,9 +84,9 @@ class Confidence:
         """Make prediction sets of calibrated probabilities, ``(n_cells, n_classes)``, bool."""
         return make_sets(probabilities, self.set_limits)
 
-    def score_novelty(self, log_expr: csr_matrix) -> np.ndarray:
-        """Score how unlike the fitted cells others are, ``(n_cells,)``, float32; 1 is the threshold."""
-        return self.novelty.score(log_expr)
+    def score_novelty(self, log_expr: csr_matrix, probabilities: np.ndarray) -> np.ndarray:
+        """Score how unlike known cells others are, ``(n_cells,)``, float32; 1 is the threshold."""
+        return self.novelty.score(log_expr, probabilities)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Give what is saved beside the settings."""

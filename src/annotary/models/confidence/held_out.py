@@ -21,6 +21,9 @@ class HeldOutCells:
         limits are compared with such.
     codes
         True labels, ``(n_cells,)``.
+    distances
+        How far each cell is from cells of the nearest label that it was not one of, ``(n_cells,)``; see
+        :mod:`annotary.models.confidence.novelty`.
     temperature
         What the logarithm of the model's probabilities is yet to be divided by; 1 for a model that
         calibrates its own.
@@ -28,6 +31,7 @@ class HeldOutCells:
 
     probabilities: np.ndarray
     codes: np.ndarray
+    distances: np.ndarray
     temperature: float = 1.0
 
 
@@ -40,34 +44,36 @@ class FittedCells:
     log_expr
         What :func:`annotary.quality.prepare.log_normalize` gives at the model's target sum,
         ``(n_cells, n_panel)``, float32.
-    codes, folds
-        Label and cross-validation fold of each cell, ``(n_cells,)``.
+    codes
+        Their labels, ``(n_cells,)``.
     """
 
     log_expr: csr_matrix
     codes: np.ndarray
-    folds: np.ndarray
 
 
-def calibrate_probabilities(probabilities: np.ndarray, codes: np.ndarray, folds: np.ndarray) -> HeldOutCells:
-    """Fit the temperature of a model that does not calibrate itself.
+def calibrate_probabilities(
+    probabilities: np.ndarray, codes: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Calibrate a model that does not calibrate itself.
 
     Parameters
     ----------
     probabilities
         Its probabilities of cells that it was not fitted to, ``(n_cells, n_classes)``.
     codes, folds
-        Label and fold of each cell, ``(n_cells,)``. Cells of one fold alone are calibrated by themselves.
+        Label and fold of each cell, ``(n_cells,)``.
+
+    Returns
+    -------
+    Probabilities with the temperature of the other folds, ``(n_cells, n_classes)``, float32 (of one fold
+    alone, with that of all cells), and the temperature of all cells.
     """
     scores = _to_scores(probabilities)
     found = calibrate(scores, codes, folds)
     several = len(np.unique(folds)) > 1
-    chosen = found.after if several else apply_temperature(scores, found.temperature)
-    return HeldOutCells(
-        probabilities=chosen.astype(np.float32),
-        codes=codes,
-        temperature=found.temperature,
-    )
+    calibrated = found.after if several else apply_temperature(scores, found.temperature)
+    return calibrated.astype(np.float32), found.temperature
 
 
 def scale_probabilities(probabilities: np.ndarray, temperature: float) -> np.ndarray:
