@@ -30,7 +30,7 @@ CELL_COLUMNS = {
     "ood_score": float,
 }
 """Columns of every result and their types; two more for each label follow."""
-PARAMS = {"batch_size": CHUNK_SIZE, "device": "auto", "counts_layer": "", "depth_key": ""}
+PARAMS: dict[str, Any] = {"batch_size": CHUNK_SIZE, "device": "auto", "counts_layer": "", "depth_key": ""}
 """What ``params`` may hold, and what is taken without it."""
 
 

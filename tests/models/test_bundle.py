@@ -129,7 +129,7 @@ def test_an_altered_manifest_is_refused(folder, part):
     ("key", "value", "remedy"),
     [
         ("format", FORMAT + 1, "Install the annotary version that made the model, or a newer one"),
-        ("format", 1, "before the first release: train the model again"),
+        ("format", 1, "before the first release: delete the version or its aliases, and train again"),
         ("format", None, "Install the annotary version"),
         ("kind", "oracle", "Install the annotary version"),
     ],

@@ -103,7 +103,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             expected=f"a bundle of format {' or '.join(map(str, _READERS))} and one of the kinds "
             f"{', '.join(_CLASSES)}",
             found=f"format {found[0]!r}, kind {found[1]!r}",
-            remedy="It is from before the first release: train the model again."
+            remedy="It is from before the first release: delete the version or its aliases, and train again."
             if older
             else "Install the annotary version that made the model, or a newer one.",
         )
