@@ -224,6 +224,23 @@ class TuningOptions(StageConfig):
     )
 
 
+class ConfidenceOptions(StageConfig):
+    """What a model's confidence is to mean."""
+
+    conformal_alpha: float = Field(
+        0.1, gt=0, lt=1, description="Share of a label's cells whose prediction sets may lack it."
+    )
+    min_precision: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Share of right labels, by label, among cells that are not called unassigned.",
+    )
+    ood_rate: float = Field(
+        0.01, gt=0, lt=1, description="Share of known cells that may be called out of distribution."
+    )
+
+
 class NetworkOptions(StageConfig):
     """Shape and training of the transformer."""
 
@@ -258,11 +275,11 @@ class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput)
     """Raw counts in, one dataset file out."""
 
 
-class BaselinesConfig(SeedOption, TuningOptions, DatasetOption):
+class BaselinesConfig(SeedOption, ConfidenceOptions, TuningOptions, DatasetOption):
     """Tune and train the baselines."""
 
 
-class TransformerConfig(SeedOption, DeviceOption, NetworkOptions, DatasetOption):
+class TransformerConfig(SeedOption, DeviceOption, ConfidenceOptions, NetworkOptions, DatasetOption):
     """Train the self-attention network."""
 
 
@@ -342,6 +359,7 @@ class MainConfig(
     DeviceOption,
     PromotionOptions,
     ModelNameOption,
+    ConfidenceOptions,
     NetworkOptions,
     TuningOptions,
     QualityOptions,

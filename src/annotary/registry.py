@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -20,7 +21,8 @@ import annotary
 from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
 from annotary.errors import RegistryError, summarize
-from annotary.models.bundle import Bundle, load_bundle, save_bundle
+from annotary.models.bundle import Bundle
+from annotary.models.bundle_files import load_bundle, save_bundle
 from annotary.tracking import (
     DATASET_HASH_TAG,
     KIND_TAG,
@@ -103,7 +105,8 @@ def log_bundle(bundle: Bundle) -> Candidate:
             python_model=str(Path(pyfunc.__file__)),
             code_paths=[str(code)],
             artifacts={pyfunc.BUNDLE_ARTIFACT: str(folder / pyfunc.BUNDLE_ARTIFACT)},
-            signature=_make_signature(),
+            signature=_make_signature(bundle),
+            input_example=pd.DataFrame({pyfunc.PATH_COLUMN: ["cells.h5ad"]}),
             pip_requirements=_list_requirements(bundle.model.kind),
             tags={
                 KIND_TAG: bundle.model.kind,
@@ -116,11 +119,18 @@ def log_bundle(bundle: Bundle) -> Candidate:
     return Candidate(model_id=info.model_id, kind=bundle.model.kind, run_id=bundle.provenance.run_id)
 
 
-def _make_signature() -> ModelSignature:
-    """Describe what ``predict`` takes."""
-    params = [ParamSpec(name, DataType.string, default) for name, default in pyfunc.PARAMS.items()]
+def _make_signature(bundle: Bundle) -> ModelSignature:
+    """Describe what ``predict`` takes and gives.
+
+    The input has no schema: MLflow drops the columns that a schema does not name, but a table of counts
+    needs all its genes, of the panel or not, for the depth of its cells.
+    """
+    types = {str: DataType.string, float: DataType.float, bool: DataType.boolean, int: DataType.long}
+    columns = [ColSpec(types[kind], name) for name, kind in pyfunc.name_columns(bundle.label_names).items()]
+    params = [ParamSpec(name, types[type(default)], default) for name, default in pyfunc.PARAMS.items()]
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, pyfunc.PATH_COLUMN)]), params=ParamSchema(params)
+        outputs=Schema([ColSpec(DataType.string, pyfunc.PATH_COLUMN, required=False), *columns]),
+        params=ParamSchema(params),
     )
 
 

@@ -36,6 +36,9 @@ def query(tmp_path) -> Query:
 
 def assert_same(one, other):
     np.testing.assert_allclose(one.annotation.probabilities, other.annotation.probabilities, atol=1e-6)
+    np.testing.assert_allclose(one.annotation.ood_score, other.annotation.ood_score, rtol=1e-5)
+    for name in ("low_information", "unassigned", "prediction_sets"):
+        np.testing.assert_array_equal(getattr(one.annotation, name), getattr(other.annotation, name))
     assert list(one.cell_ids) == list(other.cell_ids)
 
 

@@ -22,6 +22,14 @@ from annotary.scoring.outputs import add_annotation, describe
 from annotary.scoring.records import ScoreRecord, read_record
 from annotary.scoring.tables import CELL_ID, read_table_record, write_table
 
+OBS_COLUMNS = [
+    keys.PREDICTED_LABELS,
+    keys.CONF_SCORE,
+    keys.LOW_INFORMATION,
+    keys.UNASSIGNED,
+    keys.OOD,
+    keys.OOD_SCORE,
+]
 RECORD = ScoreRecord(
     **{name: name for name in ScoreRecord.__dataclass_fields__}
     | {"input_name": "Zellen Müller/π.h5ad", "input_size": 12}
@@ -40,7 +48,13 @@ def make_cells(n_cells: int, *, seed: int = 0) -> AnnotatedCells:
     return AnnotatedCells(
         cell_ids=pd.Index([f"cell{cell:04d}" for cell in range(n_cells)]),
         label_names=LABELS,
-        annotation=Annotation(probabilities=probabilities, low_information=np.zeros(n_cells, dtype=bool)),
+        annotation=Annotation(
+            probabilities=probabilities,
+            low_information=np.zeros(n_cells, dtype=bool),
+            unassigned=probabilities.max(axis=1) < 0.5,
+            prediction_sets=probabilities > 0.2,
+            ood_score=rng.uniform(0, 2, size=n_cells).astype(np.float32),
+        ),
         place="X",
         n_panel_genes_found=77,
         warnings=("few genes",),
@@ -85,14 +99,27 @@ def test_the_annotation_can_be_read_back(rich, tmp_path):
     target, cells = tmp_path / "rich.annotated.h5ad", make_cells(40)
     write_annotated(rich, target, cells, RECORD)
     after = anndata.read_h5ad(target)
-    assert list(after.obs.columns[-3:]) == [keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION]
+    assert list(after.obs.columns[-6:]) == OBS_COLUMNS
     assert list(after.obs[keys.PREDICTED_LABELS].cat.categories) == list(LABELS)
     np.testing.assert_array_equal(after.obsm[keys.PROBABILITIES], cells.annotation.probabilities)
     np.testing.assert_array_equal(after.obs[keys.CONF_SCORE], cells.annotation.confidence)
+    for name, values, dtype in (
+        (keys.UNASSIGNED, cells.annotation.unassigned, bool),
+        (keys.OOD, cells.annotation.ood, bool),
+        (keys.OOD_SCORE, cells.annotation.ood_score, np.float32),
+    ):
+        np.testing.assert_array_equal(after.obs[name], values)
+        assert after.obs[name].dtype == dtype
+        assert values.any()
+    sets = after.obsm[keys.PREDICTION_SETS]
+    np.testing.assert_array_equal(sets, cells.annotation.prediction_sets)
+    assert sets.dtype == bool
     record = read_record(target)
     assert list(record["probability_columns"]) == list(LABELS)
     assert record["input_name"] == RECORD.input_name
     assert record["warnings"] == '["few genes"]'
+    assert record["n_unassigned"] == cells.annotation.unassigned.sum()
+    assert record["n_ood"] == cells.annotation.ood.sum()
     assert len(after.obs[[keys.PREDICTED_LABELS, keys.CONF_SCORE]]) == 40
 
 
@@ -123,12 +150,7 @@ def test_an_earlier_annotation_of_ours_is_replaced(tmp_path):
     newer = replace(RECORD, model_version="2")
     assert write_annotated(once, twice, make_cells(10, seed=1), newer) == []
     after = anndata.read_h5ad(twice)
-    assert list(after.obs.columns) == [
-        "cell_type",
-        keys.PREDICTED_LABELS,
-        keys.CONF_SCORE,
-        keys.LOW_INFORMATION,
-    ]
+    assert list(after.obs.columns) == ["cell_type", *OBS_COLUMNS]
     assert read_record(twice)["model_version"] == "2"
     np.testing.assert_array_equal(
         after.obsm[keys.PROBABILITIES], make_cells(10, seed=1).annotation.probabilities
@@ -142,7 +164,7 @@ def test_labels_that_another_tool_wrote_over_ours_are_kept(tmp_path):
     theirs = anndata.read_h5ad(once)
     theirs.obs[keys.PREDICTED_LABELS] = pd.Categorical(["theirs"] * 10)
     theirs.write_h5ad(once)
-    assert len(write_annotated(once, twice, make_cells(10, seed=1), RECORD)) == 4
+    assert len(write_annotated(once, twice, make_cells(10, seed=1), RECORD)) == 8
     assert set(anndata.read_h5ad(twice).obs["predicted_labels_before_annotary"]) == {"theirs"}
 
 

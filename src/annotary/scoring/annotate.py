@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +59,13 @@ class AnnotatedCells:
         return pd.Categorical.from_codes(self.annotation.codes, categories=list(self.label_names))
 
     def measure(self) -> dict[str, int | float]:
-        """Measure the annotation: cells, mean confidence (0 to 1), poor cells, panel genes found."""
+        """Measure the annotation: cells, mean confidence (0 to 1), flagged cells, panel genes found."""
         return {
             "n_cells": len(self.cell_ids),
             "mean_confidence": float(np.mean(self.annotation.confidence, dtype=np.float64)),
             "n_low_information": int(self.annotation.low_information.sum()),
+            "n_unassigned": int(self.annotation.unassigned.sum()),
+            "n_ood": int(self.annotation.ood.sum()),
             "n_panel_genes_found": self.n_panel_genes_found,
         }
 
@@ -142,17 +144,7 @@ def _annotate_chunks(
         for start, counts in chunks:
             parts.append(annotate(counts, slice(start, start + counts.shape[0])))
             bar.update(counts.shape[0])
-    return join(parts)
-
-
-def join(parts: list[Annotation]) -> Annotation:
-    """Put the annotations of consecutive cells together, whatever they hold of each cell."""
-    return Annotation(
-        **{
-            one.name: np.concatenate([getattr(part, one.name) for part in parts])
-            for one in fields(Annotation)
-        }
-    )
+    return Annotation.join(parts)
 
 
 def _list_warnings(

@@ -24,9 +24,20 @@ def list_columns(cells: AnnotatedCells, prefix: str = "") -> dict[str, pd.Catego
         keys.PREDICTED_LABELS: cells.predicted_labels,
         keys.CONF_SCORE: cells.annotation.confidence,
         keys.LOW_INFORMATION: cells.annotation.low_information,
+        keys.UNASSIGNED: cells.annotation.unassigned,
+        keys.OOD: cells.annotation.ood,
+        keys.OOD_SCORE: cells.annotation.ood_score,
         **cells.more_columns,
     }
     return {f"{prefix}{name}": values for name, values in columns.items()}
+
+
+def list_matrices(cells: AnnotatedCells, prefix: str = "") -> dict[str, np.ndarray]:
+    """List the matrices that a result adds, one column a label, ``(n_cells, n_classes)``, by name."""
+    return {
+        f"{prefix}{keys.PROBABILITIES}": cells.annotation.probabilities,
+        f"{prefix}{keys.PREDICTION_SETS}": cells.annotation.prediction_sets,
+    }
 
 
 def add_annotation(
@@ -64,11 +75,12 @@ def add_annotation(
                 found="an older one",
                 remedy="Read it with anndata and write it again with write_h5ad.",
             )
-        columns, probabilities = list_columns(cells, prefix), f"{prefix}{keys.PROBABILITIES}"
+        columns, matrices = list_columns(cells, prefix), list_matrices(cells, prefix)
         is_ours = _is_ours(file, f"{prefix}{keys.PREDICTED_LABELS}")
-        moved = [] if is_ours else _move_aside(file, list(columns), probabilities)
+        moved = [] if is_ours else _move_aside(file, list(columns), list(matrices))
         _add_columns(table, columns)
-        _replace(file, "obsm", probabilities, cells.annotation.probabilities)
+        for name, matrix in matrices.items():
+            _replace(file, "obsm", name, matrix)
         _replace(file, "uns", keys.RECORD, describe(cells, record))
     return moved
 
@@ -105,7 +117,7 @@ def _is_ours(file: h5py.File, labels_name: str) -> bool:
     return isinstance(record, dict) and record.get("labels_hash") == hash_strings(labels)
 
 
-def _move_aside(file: h5py.File, names: list[str], probabilities: str) -> list[str]:
+def _move_aside(file: h5py.File, names: list[str], matrices: list[str]) -> list[str]:
     """Rename what another tool wrote under our names in obs and obsm."""
     moved = []
     table = file["obs"]
@@ -117,10 +129,11 @@ def _move_aside(file: h5py.File, names: list[str], probabilities: str) -> list[s
             order[order.index(name)] = kept
             moved.append(f"obs[{name!r}] -> obs[{kept!r}]")
     _write_order(table, order)
-    if probabilities in file.get("obsm", {}):
-        kept = _free_name(file["obsm"], probabilities)
-        file["obsm"].move(probabilities, kept)
-        moved.append(f"obsm[{probabilities!r}] -> obsm[{kept!r}]")
+    for name in matrices:
+        if name in file.get("obsm", {}):
+            kept = _free_name(file["obsm"], name)
+            file["obsm"].move(name, kept)
+            moved.append(f"obsm[{name!r}] -> obsm[{kept!r}]")
     return moved
 
 

@@ -9,7 +9,7 @@ import h5py
 
 from annotary import keys
 
-FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_panel_genes_found")
+FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_unassigned", "n_ood", "n_panel_genes_found")
 """Figures of an annotated file that its record, the ledger and the run tell."""
 
 

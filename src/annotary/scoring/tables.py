@@ -15,12 +15,17 @@ CELL_ID = "cell_id"
 
 
 def make_table(cells: AnnotatedCells, prefix: str = "") -> pd.DataFrame:
-    """Make the table: ids, the columns of an annotated file, and ``probability LABEL`` of each label."""
+    """Make the table: ids, the columns of an annotated file, and those of each label."""
     probabilities = {
         f"probability {name}": cells.annotation.probabilities[:, column]
         for column, name in enumerate(cells.label_names)
     }
-    return pd.DataFrame({CELL_ID: cells.cell_ids.astype(str), **list_columns(cells, prefix), **probabilities})
+    sets = {
+        f"in_set {name}": cells.annotation.prediction_sets[:, column]
+        for column, name in enumerate(cells.label_names)
+    }
+    columns = list_columns(cells, prefix)
+    return pd.DataFrame({CELL_ID: cells.cell_ids.astype(str), **columns, **probabilities, **sets})
 
 
 def write_table(

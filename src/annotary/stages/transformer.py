@@ -13,7 +13,7 @@ from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_transformer
 from annotary.registry import Candidate, log_bundle
-from annotary.stages.candidates import make_bundle, make_spec
+from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
 from annotary.tracking import fetch, stage_run
 
 
@@ -52,8 +52,17 @@ def transformer(config: TransformerConfig) -> Candidate:
         run.log_figure(draw_losses(table, kept=best_epoch(epochs).epoch), "losses")
         best = best_epoch(epochs)
         say(f"transformer: validation macro-F1 {best.validation_macro_f1:.3f} at epoch {best.epoch}")
+        annotator = TransformerAnnotator(model)
+        fitted = take_fitted(spec, dataset)
         bundle = make_bundle(
-            TransformerAnnotator(model), spec, dataset, run_id=run.run_id, settings=config.model_dump()
+            annotator,
+            spec,
+            dataset,
+            held_out=hold_out_validation(annotator, spec, dataset, fitted, device=config.device),
+            fitted=fitted,
+            options=config,
+            run_id=run.run_id,
+            settings=config.model_dump(),
         )
         return log_bundle(bundle)
 
