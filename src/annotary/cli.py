@@ -1,5 +1,6 @@
 """One command per MLproject entry point; options are the fields of the stage's configuration."""
 
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from annotary.paths import resolve_path, resolve_paths, resolve_storage
 _PATHS = ("output", "dataset", "labels", "quarantine", "ontology")
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
+_OBJECTS_BEFORE_COLLECTION = 50_000
+"""Python's 700 makes it look for cycles hundreds of times while MLflow is imported: half a second."""
 
 Command = Callable[[Any], None]
 
@@ -30,6 +33,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error for people is one line and exit code 1."""
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.simplefilter("ignore")
