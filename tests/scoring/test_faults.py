@@ -89,20 +89,31 @@ def kill_after(process: subprocess.Popen, seconds: float) -> None:
     process.communicate()
 
 
-def wait_for_ledger(folder: Path, process: subprocess.Popen) -> None:
-    """Wait until a run has begun its work; imports are no interesting moment to be killed in."""
-    while process.poll() is None and not (folder / "out" / LEDGER_NAME).exists():
+def wait_for_work(folder: Path, process: subprocess.Popen) -> None:
+    """Wait until a run is known to the ledger; imports are no interesting moment to be killed in."""
+    while process.poll() is None:
+        with contextlib.suppress(sqlite3.Error):
+            uri = f"file:{folder / 'out' / LEDGER_NAME}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+                if database.execute("SELECT 1 FROM runs WHERE pid = ?", (process.pid,)).fetchone():
+                    return
         time.sleep(0.005)
+
+
+def count_done(lab: Lab) -> int:
+    return sum(name.endswith(".annotated.h5ad") for name in lab.list_outputs())
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_kills_at_random_moments(lab, undisturbed, seed):
-    rng = random.Random(seed)
+    rng, statuses = random.Random(seed), []
     for _ in range(10):
         process = start(lab.folder)
-        wait_for_ledger(lab.folder, process)
-        kill_after(process, rng.uniform(0.0, 1.6))
+        wait_for_work(lab.folder, process)
+        kill_after(process, rng.uniform(0.0, 0.1))
+        statuses.append(count_done(lab))
+    assert statuses[0] < 12, "the first kill came in the midst of the work"
     finish(start(lab.folder))
     assert_whole(lab, undisturbed)
     assert set(finish(start(lab.folder)).values()) == {"known"}
@@ -121,8 +132,8 @@ def test_runs_at_once_share_the_work(lab, undisturbed, n_runs):
 @pytest.mark.full
 def test_a_run_that_is_killed_beside_another_one(lab, undisturbed):
     first, second = start(lab.folder), start(lab.folder)
-    wait_for_ledger(lab.folder, first)
-    kill_after(first, 1.0)
+    wait_for_work(lab.folder, first)
+    kill_after(first, 0.1)
     finish(second)
     finish(start(lab.folder))
     assert_whole(lab, undisturbed)
@@ -190,8 +201,8 @@ def test_inputs_that_are_replaced_all_the_time_are_annotated_as_they_are_in_the_
 @pytest.mark.full
 def test_a_ledger_that_is_cut_short_is_made_again_from_the_files(lab, undisturbed):
     process = start(lab.folder)
-    wait_for_ledger(lab.folder, process)
-    kill_after(process, 1.5)
+    wait_for_work(lab.folder, process)
+    kill_after(process, 0.2)
     with (lab.output / LEDGER_NAME).open("r+b") as file:
         file.write(os.urandom(4096))
     finish(start(lab.folder))

@@ -101,9 +101,7 @@ def annotate_one(
     with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
         new_h5ad = stack.enter_context(replacing(h5ad, owner=owner)) if h5ad else None
         new_table = stack.enter_context(replacing(table, owner=owner)) if table else None
-        started = time.monotonic()
-        cells, sha256 = _read(origin, new_h5ad, bundle, config, folder=target.parent, owner=owner)
-        seconds = time.monotonic() - started
+        cells, sha256, seconds = _read(origin, new_h5ad, bundle, config, folder=target.parent, owner=owner)
         record = replace(
             origin.record,
             input_sha256=sha256,
@@ -128,8 +126,8 @@ def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path |
 
 def _read(
     origin: Origin, copy: Path | None, bundle: Bundle, config: ScoreConfig, *, folder: Path, owner: str
-) -> tuple[AnnotatedCells, str]:
-    """Annotate the input's cells while its bytes are copied and hashed; give its SHA-256 too."""
+) -> tuple[AnnotatedCells, str, float]:
+    """Annotate the input's cells while its bytes are copied and hashed; give SHA-256 and seconds too."""
 
     def annotate(path: Path) -> AnnotatedCells:
         cells = annotate_file(
@@ -152,7 +150,9 @@ def _read(
             write_as_h5ad(origin.path, converted)
             sha256 = hash_source(origin.path)
             refuse_change(origin.path, before)
-            return annotate(converted), sha256
+            started = time.monotonic()
+            return annotate(converted), sha256, time.monotonic() - started
+    started = time.monotonic()
     copying = BackgroundCopy(origin.path, copy)
     try:
         cells = annotate(origin.path)
@@ -163,7 +163,8 @@ def _read(
     except BaseException:
         copying.stop()
         raise
-    return cells, copying.finish()
+    seconds = time.monotonic() - started
+    return cells, copying.finish(), seconds
 
 
 @contextlib.contextmanager
