@@ -163,6 +163,7 @@ def test_the_signature_has_params_and_outputs_and_keeps_every_gene(served):
         (lambda table: table.iloc[:, N_PANEL:], {}, "at least 50% of the model's 40 genes"),
         (lambda table: table, {"depth_key": "depth"}, "found no such column"),
         (lambda table: table, {"batch_size": 0}, "batch_size of at least 1"),
+        (lambda table: pd.DataFrame({"path": []}), {}, "at least one h5ad file in the column 'path'"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_the_reason(served, change, params, message):

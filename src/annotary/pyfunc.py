@@ -79,6 +79,13 @@ class CellAnnotator(PythonModel):
                 chunk_size=options["batch_size"],
             )
             return _tabulate(cells)
+        if model_input.empty:
+            raise ConfigError(
+                "input of predict",
+                expected=f"at least one h5ad file in the column {PATH_COLUMN!r}",
+                found="none",
+                remedy="Pass one row a file.",
+            )
         tables = []
         for path in model_input[PATH_COLUMN]:
             cells = annotate_file(

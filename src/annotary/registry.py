@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -106,7 +105,6 @@ def log_bundle(bundle: Bundle) -> Candidate:
             code_paths=[str(code)],
             artifacts={pyfunc.BUNDLE_ARTIFACT: str(folder / pyfunc.BUNDLE_ARTIFACT)},
             signature=_make_signature(bundle),
-            input_example=pd.DataFrame({pyfunc.PATH_COLUMN: ["cells.h5ad"]}),
             pip_requirements=_list_requirements(bundle.model.kind),
             tags={
                 KIND_TAG: bundle.model.kind,

@@ -61,6 +61,11 @@ def test_a_bundle_s_files_are_safe_and_say_what_it_is(folder):
     assert manifest["provenance"]["label_source"] == "cell_type of cells.h5ad"
 
 
+def test_whoever_may_read_the_manifest_may_read_every_file(folder):
+    mode = (folder / "bundle.json").stat().st_mode
+    assert {path.stat().st_mode for path in folder.rglob("*") if path.is_file()} == {mode}
+
+
 def test_every_output_has_its_shape_and_type(bundle):
     found = annotate(bundle)
     shapes = {name: (30, 3) if name in ("probabilities", "prediction_sets") else (30,) for name in FIELDS}

@@ -63,6 +63,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "sha256": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
     }
     (folder / MANIFEST).write_text(json.dumps(seal_manifest(manifest), indent=1))
+    # safetensors lets nobody but the owner read its files; a shared artifact store has other readers.
+    for path in files:
+        path.chmod((folder / MANIFEST).stat().st_mode)
 
 
 def load_bundle(folder: Path) -> Bundle:
