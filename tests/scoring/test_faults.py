@@ -25,7 +25,8 @@ from annotary import keys
 from annotary.scoring.ledger_file import LEDGER_NAME
 
 WORKER = [sys.executable, str(PROJECT / "tests" / "scoring_lab.py")]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROJECT / "tests"), "OMP_NUM_THREADS": "1"}
+PATHS = os.pathsep.join([str(PROJECT / "tests"), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = os.environ | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
 
 
 def start(folder: Path) -> subprocess.Popen:
