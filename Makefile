@@ -7,13 +7,16 @@ STAMP := $(VENV)/installed
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 ARGS ?=
 
-.PHONY: run test lint types install clean
+.PHONY: run test test-full lint types install clean
 
 run: $(STAMP)
 	$(IN_VENV) mlflow run . --env-manager local --experiment-name annotary $(ARGS)
 
 test: lint types
 	$(IN_VENV) python -m pytest
+
+test-full: test
+	$(IN_VENV) python -m pytest -m full
 
 lint: $(STAMP)
 	$(IN_VENV) ruff check .

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import PROJECT
 from processes import measure
+from read_and_multiply import read_and_multiply
 from read_and_write import CHUNK_CELLS, read_and_write
 from scipy.sparse import vstack
 from simulated_counts import N_GENES, make_model, simulate_blocks, write_counts
@@ -112,9 +113,10 @@ def test_a_measured_process_that_fails_says_why(tmp_path):
         measure([sys.executable, "-c", "print('no such gene'); raise SystemExit(3)"], folder=tmp_path)
 
 
-def load_benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark", PROJECT / "benchmarks" / "preprocess.py")
+def load_benchmark(name: str = "preprocess") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PROJECT / "benchmarks" / f"{name}.py")
     benchmark = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)
     return benchmark
 
@@ -156,3 +158,28 @@ def test_a_broken_promise_is_named(figures, broken):
     benchmark = load_benchmark()
     claims = benchmark.check_claims(make_table(benchmark, *figures))
     assert [number for number, claim in enumerate(claims) if "NOT KEPT" in claim] == broken
+
+
+@pytest.mark.parametrize(
+    ("figures", "broken"),
+    [
+        ((3.5, 0.7, 500.0), []),
+        ((4.5, 0.7, 500.0), [0]),
+        ((3.5, 0.8, 500.0), [2]),
+        ((3.5, 0.7, 650.0), [1]),
+        ((9.0, 0.7, 500.0), [0, 3]),
+    ],
+)
+def test_a_broken_promise_of_score_is_named(figures, broken):
+    benchmark = load_benchmark("score")
+    names = [benchmark.READ, benchmark.SCORE, benchmark.AGAIN, benchmark.CELLTYPIST]
+    seconds, own, peak_mb = zip(
+        (1.0, 0.5, 130.0), figures, (2.0, 0.0, 280.0), (8.0, np.nan, 2e3), strict=True
+    )
+    table = pd.DataFrame({"name": names, "seconds": seconds, "own_seconds": own, "peak_mb": peak_mb})
+    claims = benchmark.check_claims(table)
+    assert [number for number, claim in enumerate(claims) if "NOT KEPT" in claim] == broken
+
+
+def test_the_plain_read_reads_every_cell(simulated):
+    assert read_and_multiply(simulated).shape == (300, 11)

@@ -4,35 +4,23 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from models.conformance import N_CLASSES, N_PANEL, make_spec
+from mlflow.exceptions import MlflowException
+from models.bundles import make_bundle, make_provenance
+from models.conformance import N_PANEL, make_spec
 from simulate import LABELS, simulate_cells
 
 from annotary import registry
 from annotary.config import PromoteConfig
 from annotary.errors import AnnotaryError, RegistryError
-from annotary.models.baselines import LogisticRegressionAnnotator
-from annotary.models.bundle import Bundle, Provenance
 from annotary.tracking import stage_run
 
 NAME = "annotator"
 
 
 def log_model(seed: int = 0, dataset_hash: str = "d") -> registry.Candidate:
-    rng = np.random.default_rng(seed)
-    model = LogisticRegressionAnnotator(
-        coef=rng.normal(size=(N_CLASSES, N_PANEL)), intercept=np.zeros(N_CLASSES), target_sum=1e4
-    )
     with stage_run("baselines", PromoteConfig()) as run:
-        provenance = Provenance(dataset_hash, "s", run.run_id, "{}", "0")
-        return registry.log_bundle(
-            Bundle(
-                model=model,
-                spec=make_spec(),
-                label_names=LABELS,
-                provenance=provenance,
-                seen_cells=np.zeros(0, dtype=np.int64),
-            )
-        )
+        provenance = make_provenance(dataset_hash, run_id=run.run_id)
+        return registry.log_bundle(make_bundle(LABELS, make_spec(), provenance=provenance, seed=seed))
 
 
 def register(candidate: registry.Candidate, **tags: str) -> registry.RegisteredVersion:
@@ -88,18 +76,114 @@ def test_two_versions_in_one_process_answer_for_themselves(store):
     assert np.abs(bundles[0].model.coef - bundles[1].model.coef).max() > 0.1
 
 
-def test_predict_takes_paths_and_gives_a_row_a_cell(store):
-    version = register(log_model())
-    query = simulate_cells(9, N_PANEL)
-    query.var_names = list(make_spec().gene_ids)
-    query.write_h5ad("query.h5ad")
-    model = mlflow.pyfunc.load_model(version.uri)
+CELL_COLUMNS = [
+    "cell_id",
+    "predicted_labels",
+    "conf_score",
+    "unassigned",
+    "low_information",
+    "ood",
+    "ood_score",
+    *(f"probability {name}" for name in LABELS),
+    *(f"in_set {name}" for name in LABELS),
+]
+
+
+@pytest.fixture(scope="module")
+def served(module_store):
+    """A registered model, and cells that lie in a file."""
+    query = simulate_cells(9, N_PANEL + 20)
+    query.var_names = [*make_spec().gene_ids, *(f"OTHER{gene}" for gene in range(20))]
+    query.write_h5ad(module_store / "query.h5ad")
+    return mlflow.pyfunc.load_model(register(log_model()).uri), query
+
+
+def test_predict_takes_paths_and_gives_a_row_a_cell(served):
+    model, _ = served
     table = model.predict(pd.DataFrame({"path": ["query.h5ad", "query.h5ad"]}), params={"device": "cpu"})
     assert len(table) == 18
-    assert list(table.columns[:4]) == ["path", "cell_id", "predicted_labels", "conf_score"]
+    assert list(table.columns) == ["path", *CELL_COLUMNS]
     probabilities = table[[f"probability {name}" for name in LABELS]].to_numpy()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert (np.array(LABELS)[probabilities.argmax(axis=1)] == table["predicted_labels"]).all()
+    for name in LABELS:
+        assert table.loc[table["predicted_labels"] == name, f"in_set {name}"].all()
+    assert (table["ood"] == (table["ood_score"] > 1)).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 4096])
+def test_files_tables_and_objects_give_the_same_whatever_the_batch(served, batch_size):
+    model, query = served
+    params = {"batch_size": batch_size}
+    of_file = model.predict(pd.DataFrame({"path": ["query.h5ad"]}))
+    of_table = model.predict(query.to_df(), params=params)
+    of_object = model.unwrap_python_model().annotate(query, params)
+    assert list(of_table.columns) == list(of_object.columns) == CELL_COLUMNS
+    assert list(of_table["cell_id"]) == list(query.obs_names)
+    for table in (of_table, of_object):
+        pd.testing.assert_frame_equal(table, of_file.drop(columns="path"), rtol=1e-5)
+
+
+def test_a_matrix_in_process_gives_the_same(served):
+    model, query = served
+    found = model.unwrap_python_model().bundle.annotate(query.X, query.var_names)
+    expected = model.predict(query.to_df())
+    np.testing.assert_allclose(found.confidence, expected["conf_score"], rtol=1e-5)
+    np.testing.assert_allclose(found.ood_score, expected["ood_score"], rtol=1e-5)
+
+
+def test_genes_outside_the_panel_count_for_the_depth_of_a_table_s_cells(served):
+    model, query = served
+    whole = model.predict(query.to_df())
+    cut = query.to_df().iloc[:, :N_PANEL]
+    assert np.abs(model.predict(cut)["conf_score"] - whole["conf_score"]).max() > 1e-3
+    cut = cut.assign(depth=np.asarray(query.X.sum(axis=1)).ravel())
+    pd.testing.assert_frame_equal(model.predict(cut, params={"depth_key": "depth"}), whole, rtol=1e-5)
+
+
+def test_the_signature_has_params_and_outputs_and_keeps_every_gene(served):
+    model, _ = served
+    assert model.metadata.get_input_schema() is None
+    outputs = model.metadata.get_output_schema()
+    assert outputs.input_names() == ["path", *CELL_COLUMNS]
+    assert {spec.name: spec.default for spec in model.metadata.get_params_schema().params} == {
+        "batch_size": 4096,
+        "device": "auto",
+        "counts_layer": "",
+        "depth_key": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "params", "message"),
+    [
+        (lambda table: table.assign(donor="d1"), {}, "other values in the column 'donor'"),
+        (lambda table: table * 0.5, {}, "needs non-negative integers"),
+        (lambda table: table.replace(0, np.nan), {}, "found nan at cell 'cell0000'"),
+        (lambda table: table.iloc[:, N_PANEL:], {}, "at least 50% of the model's 40 genes"),
+        (lambda table: table, {"depth_key": "depth"}, "found no such column"),
+        (lambda table: table, {"batch_size": 0}, "batch_size of at least 1"),
+        (lambda table: pd.DataFrame({"path": []}), {}, "at least one h5ad file in the column 'path'"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_the_reason(served, change, params, message):
+    model, query = served
+    with pytest.raises(AnnotaryError, match=message):
+        model.predict(change(query.to_df()), params=params)
+
+
+def test_an_object_s_errors_name_the_object(served):
+    model, query = served
+    other = query.copy()
+    other.X = other.X * 0.3
+    with pytest.raises(AnnotaryError, match=r"^AnnData object: X needs non-negative integers"):
+        model.unwrap_python_model().annotate(other)
+
+
+def test_params_of_a_wrong_type_are_refused(served):
+    model, query = served
+    with pytest.raises(MlflowException, match="batch_size"):
+        model.predict(query.to_df(), params={"batch_size": "many"})
 
 
 def test_a_version_lists_its_requirements_and_asks_for_no_pickle(store):

@@ -1,5 +1,6 @@
 """One command per MLproject entry point; options are the fields of the stage's configuration."""
 
+import gc
 import os
 import signal
 import sys
@@ -15,9 +16,11 @@ from annotary.errors import AnnotaryError
 from annotary.log import show_messages
 from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
-_PATHS = ("output", "dataset", "labels")
+_PATHS = ("output", "dataset", "labels", "quarantine", "ontology")
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
+_OBJECTS_BEFORE_COLLECTION = 50_000
+"""Python's 700 makes it look for cycles hundreds of times while MLflow is imported: half a second."""
 
 Command = Callable[[Any], None]
 
@@ -30,12 +33,15 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error for people is one line and exit code 1."""
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.simplefilter("ignore")
     show_messages()
     try:
-        cli(standalone_mode=False)
+        code = cli(standalone_mode=False)  # what a command left with, or None
+        if code:
+            sys.exit(code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -48,7 +54,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _end("stopped by the keyboard")
     except AnnotaryError as error:
-        _end(str(error))
+        _end(str(error), exit_code=error.exit_code)
     except Exception as error:
         if os.environ.get("ANNOTARY_DEBUG"):
             raise
@@ -165,11 +171,21 @@ def promote(options: config.PromoteConfig) -> None:
 
 @stage_command("score", config.ScoreConfig)
 def score(options: config.ScoreConfig) -> None:
-    """Annotate one h5ad file, or every h5ad file of a folder, with the champion."""
+    """Annotate files with the champion, each once; a JSON summary goes to standard output.
+
+    The exit code is 0 where all went well, 3 where some files could not be annotated, 2 where
+    none could, and 4 for drift if asked for.
+    """
+    from annotary.stages.score import BatchError
     from annotary.stages.score import score as run
 
-    for scored in run(options):
-        click.echo(scored.target)
+    try:
+        outcome = run(options)
+    except BatchError as error:
+        click.echo(error.outcome.to_json())
+        raise
+    click.echo(outcome.to_json())
+    click.get_current_context().exit(outcome.exit_code)
 
 
 @stage_command("main", config.MainConfig)

@@ -226,6 +226,23 @@ class TuningOptions(StageConfig):
     )
 
 
+class ConfidenceOptions(StageConfig):
+    """What a model's confidence is to mean."""
+
+    conformal_alpha: float = Field(
+        0.1, gt=0, lt=1, description="Share of a label's cells whose prediction sets may lack it."
+    )
+    min_precision: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Share of right labels, by label, among cells that are not called unassigned.",
+    )
+    ood_rate: float = Field(
+        0.01, gt=0, lt=1, description="Share of known cells that may be called out of distribution."
+    )
+
+
 class NetworkOptions(StageConfig):
     """Shape and training of the transformer."""
 
@@ -303,11 +320,11 @@ class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput)
     """Raw counts in, one dataset file out."""
 
 
-class BaselinesConfig(SeedOption, TuningOptions, DatasetOption):
+class BaselinesConfig(SeedOption, ConfidenceOptions, TuningOptions, DatasetOption):
     """Tune and train the baselines."""
 
 
-class TransformerConfig(SeedOption, DeviceOption, NetworkOptions, DatasetOption):
+class TransformerConfig(SeedOption, DeviceOption, ConfidenceOptions, NetworkOptions, DatasetOption):
     """Train the self-attention network."""
 
 
@@ -328,15 +345,58 @@ class PromoteConfig(DeviceOption, PromotionOptions, ModelNameOption):
 class FilesToScore(StageConfig):
     """Files in, annotated files out."""
 
-    input: str = Field(min_length=1, description="h5ad file, or folder of h5ad files, to annotate.")
-    output: str = Field(DEFAULT_OUTPUT, min_length=1, description="Folder for the annotated files.")
+    input: str = Field(
+        min_length=1,
+        description="File, folder, glob, list of these (NAME.txt, one a line) or remote address; or several "
+        "separated by commas.",
+    )
+    output: str = Field(
+        DEFAULT_OUTPUT, min_length=1, description="Folder for the annotated files and the ledger."
+    )
+    recursive: bool = Field(False, description="Search the folders below a folder too.")
+    settle_seconds: float = Field(
+        10,
+        ge=0,
+        description="Files of a folder or glob that changed less than this ago wait for the next run.",
+    )
+    quarantine: str = Field(
+        "", description="Folder to which files that cannot be annotated are moved; empty leaves them."
+    )
 
 
-class ScoreConfig(DeviceOption, CountsOptions, ModelNameOption, FilesToScore):
-    """Annotate one file or every h5ad file of a folder."""
+class ScoreOutputs(StageConfig):
+    """What is written of each file."""
+
+    form: Literal["h5ad", "table", "both"] = Field(
+        "h5ad", description="Write a copy of the input with the annotation, a table of it, or both."
+    )
+    table_format: Literal["parquet", "csv"] = Field("parquet", description="Format of the table.")
+    prefix: str = Field("", description="Put before the name of every column that is added.")
+    majority_voting: bool = Field(
+        False, description="Also give each over-cluster the label that most of its cells have."
+    )
+    cluster_key: str = Field(
+        "", description="obs column with over-clusters to vote in; empty finds them by Leiden."
+    )
+    min_prop: float = Field(
+        0, ge=0, le=1, description="A cluster whose label has a smaller share of it becomes Heterogeneous."
+    )
+    ontology: str = Field(
+        "", description="csv with columns label and cell_type_ontology_term_id, for a column of these terms."
+    )
+
+
+class ScoreConfig(DeviceOption, ScoreOutputs, CountsOptions, ModelNameOption, FilesToScore):
+    """Annotate files with the champion, each once."""
 
     alias: str = Field(CHAMPION, min_length=1, description="Alias of the version to use.")
-    chunk_size: int = Field(4096, ge=1, description="Cells read at a time.")
+    chunk_size: int = Field(2048, ge=1, description="Cells read at a time.")
+    shadow: str = Field(
+        "", description="Alias, such as challenger, whose version also scores the files, for comparison only."
+    )
+    fail_on_drift: bool = Field(
+        False, description="End with exit code 4 where the cells are far from the training cells."
+    )
 
 
 class MainConfig(
@@ -344,6 +404,7 @@ class MainConfig(
     DeviceOption,
     PromotionOptions,
     ModelNameOption,
+    ConfidenceOptions,
     NetworkOptions,
     TuningOptions,
     QualityOptions,

@@ -16,7 +16,14 @@ class AnnotaryError(Exception):
         What is there instead, with values.
     remedy
         What to do about it, as one sentence.
+
+    Attributes
+    ----------
+    exit_code
+        What the command line ends with.
     """
+
+    exit_code = 1
 
     def __init__(self, place: object, *, expected: str, found: str, remedy: str) -> None:
         self.place = str(place)
@@ -57,6 +64,10 @@ class BundleError(AnnotaryError):
 
 class RegistryError(AnnotaryError):
     """A run, model, version or alias is not there."""
+
+
+class StoreError(RegistryError):
+    """The tracking store went away while a run was going on."""
 
 
 def summarize(error: Exception) -> str:

@@ -28,7 +28,14 @@ SIDES = (TRAIN, VALIDATION, TEST)
 PREDICTED_LABELS = "predicted_labels"
 CONF_SCORE = "conf_score"
 LOW_INFORMATION = "annotary_low_information"
+UNASSIGNED = "annotary_unassigned"
+OOD = "annotary_ood"
+OOD_SCORE = "annotary_ood_score"
 PROBABILITIES = "annotary_probabilities"
+OVER_CLUSTERING = "over_clustering"
+MAJORITY_VOTING = "majority_voting"
+ONTOLOGY_TERM = "cell_type_ontology_term_id"
+PREDICTION_SETS = "annotary_prediction_sets"
 
 # uns: the record of a dataset file and of an annotated file
 RECORD = "annotary"

@@ -1,17 +1,18 @@
 """Relative paths as the person who typed them meant them."""
 
 import os
+import re
 from pathlib import Path
 
 import psutil
 
-_REMOTE = ("runs:", "models:", "mlflow-artifacts:", "http:", "https:", "s3:", "gs:", "dbfs:", "file:")
+_REMOTE = re.compile(r"(runs|models|mlflow-artifacts|http|https|s3|gs|dbfs|file):|[a-z][a-z0-9+.-]+://")
 _SHELL_AND_MLFLOW = 3
 
 
 def is_remote(address: str) -> bool:
-    """Tell an address that MLflow downloads from a path on this machine."""
-    return address.startswith(_REMOTE)
+    """Tell an address that MLflow or fsspec downloads from a path on this machine."""
+    return _REMOTE.match(address) is not None
 
 
 def resolve_path(text: str) -> str:

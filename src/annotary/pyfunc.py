@@ -9,15 +9,29 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from anndata import AnnData
 from mlflow.pyfunc import PythonModel
 
 from annotary.errors import ConfigError
-from annotary.models.bundle import Bundle, load_bundle
-from annotary.scoring.annotate import annotate_file
+from annotary.models.bundle import Bundle
+from annotary.models.bundle_files import load_bundle
+from annotary.scoring.annotate import CHUNK_SIZE, AnnotatedCells, annotate_file
+from annotary.scoring.in_memory import annotate_adata, annotate_table
 
 BUNDLE_ARTIFACT = "bundle"
 PATH_COLUMN = "path"
-PARAMS = {"device": "auto", "counts_layer": "", "depth_key": ""}
+CELL_COLUMNS = {
+    "cell_id": str,
+    "predicted_labels": str,
+    "conf_score": float,
+    "unassigned": bool,
+    "low_information": bool,
+    "ood": bool,
+    "ood_score": float,
+}
+"""Columns of every result and their types; two more for each label follow."""
+PARAMS: dict[str, Any] = {"batch_size": CHUNK_SIZE, "device": "auto", "counts_layer": "", "depth_key": ""}
+"""What ``params`` may hold, and what is taken without it."""
 
 
 class CellAnnotator(PythonModel):
@@ -26,8 +40,8 @@ class CellAnnotator(PythonModel):
     Attributes
     ----------
     bundle
-        The model; in process, ``load_model(...).unwrap_python_model().bundle``
-        annotates count matrices without a file.
+        The model; in process, ``load_model(...).unwrap_python_model()`` has it: its ``annotate`` takes
+        a count matrix and its genes.
     """
 
     bundle: Bundle
@@ -39,51 +53,102 @@ class CellAnnotator(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Annotate h5ad files.
+        """Annotate h5ad files, or a table of counts.
 
         Parameters
         ----------
         model_input
-            Column ``path``: one h5ad file with raw counts a row.
+            Either the column ``path``, one h5ad file with raw counts a row; or raw counts, one row a cell
+            and one column a gene, with cell ids as the index.
         params
-            ``device``, ``counts_layer``, ``depth_key``, as in ``annotary score``.
+            ``batch_size``, cells annotated at a time; ``device``; ``depth_key``, the column (of the file's
+            obs, or of the table) with each cell's counts over all genes; ``counts_layer``, for files.
 
         Returns
         -------
-        One row a cell: ``path``, ``cell_id``, ``predicted_labels``, ``conf_score``, and one
-        probability column a label.
+        One row a cell: ``path`` where files were given, ``CELL_COLUMNS``, and for each label its
+        probability and whether it is in the cell's prediction set.
         """
+        options = _check_params(params)
         if PATH_COLUMN not in model_input:
+            cells = annotate_table(
+                self.bundle,
+                model_input,
+                depth_key=options["depth_key"],
+                device=options["device"],
+                chunk_size=options["batch_size"],
+            )
+            return _tabulate(cells)
+        if model_input.empty:
             raise ConfigError(
                 "input of predict",
-                expected=f"a column {PATH_COLUMN!r} with h5ad files",
-                found=f"columns {', '.join(map(str, model_input.columns))}",
-                remedy="Pass a DataFrame such as pandas.DataFrame({'path': ['cells.h5ad']}).",
+                expected=f"at least one h5ad file in the column {PATH_COLUMN!r}",
+                found="none",
+                remedy="Pass one row a file.",
             )
-        options = PARAMS | (params or {})
-        return pd.concat([self._annotate(path, options) for path in model_input[PATH_COLUMN]])
+        tables = []
+        for path in model_input[PATH_COLUMN]:
+            cells = annotate_file(
+                self.bundle,
+                Path(path),
+                counts_layer=options["counts_layer"],
+                depth_key=options["depth_key"],
+                device=options["device"],
+                chunk_size=options["batch_size"],
+            )
+            table = _tabulate(cells)
+            table.insert(0, PATH_COLUMN, path)
+            tables.append(table)
+        return pd.concat(tables)
 
-    def _annotate(self, path: str, options: dict[str, Any]) -> pd.DataFrame:
-        """Annotate one file."""
-        cells = annotate_file(
+    def annotate(self, adata: AnnData, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Annotate an AnnData object in process, just as :meth:`predict` annotates its file."""
+        options = _check_params(params)
+        cells = annotate_adata(
             self.bundle,
-            Path(path),
+            adata,
             counts_layer=options["counts_layer"],
             depth_key=options["depth_key"],
             device=options["device"],
+            chunk_size=options["batch_size"],
         )
-        table = pd.DataFrame(
-            {
-                PATH_COLUMN: path,
-                "cell_id": cells.cell_ids,
-                "predicted_labels": cells.predicted_labels,
-                "conf_score": cells.annotation.confidence,
-            }
+        return _tabulate(cells)
+
+
+def name_columns(label_names: tuple[str, ...]) -> dict[str, type]:
+    """Name the columns of a result without ``path``, with their types."""
+    probabilities = {f"probability {name}": float for name in label_names}
+    return CELL_COLUMNS | probabilities | {f"in_set {name}": bool for name in label_names}
+
+
+def _check_params(params: dict[str, Any] | None) -> dict[str, Any]:
+    """Complete the parameters."""
+    options = PARAMS | (params or {})
+    if options["batch_size"] < 1:
+        raise ConfigError(
+            "params of predict",
+            expected="a batch_size of at least 1",
+            found=str(options["batch_size"]),
+            remedy=f"Leave it out to take {CHUNK_SIZE}.",
         )
-        probabilities = pd.DataFrame(
-            cells.annotation.probabilities, columns=[f"probability {name}" for name in cells.label_names]
-        )
-        return pd.concat([table, probabilities], axis=1)
+    return options
+
+
+def _tabulate(cells: AnnotatedCells) -> pd.DataFrame:
+    """Lay an annotation out as a table, one row a cell."""
+    found = cells.annotation
+    columns = [
+        cells.cell_ids.astype(str),
+        cells.predicted_labels.astype(str),
+        found.confidence,
+        found.unassigned,
+        found.low_information,
+        found.ood,
+        found.ood_score,
+        *found.probabilities.T,
+        *found.prediction_sets.T,
+    ]
+    return pd.DataFrame(dict(zip(name_columns(cells.label_names), columns, strict=True)))
 
 
 mlflow.models.set_model(CellAnnotator())

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
@@ -20,7 +20,8 @@ import annotary
 from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
 from annotary.errors import RegistryError, summarize
-from annotary.models.bundle import Bundle, save_bundle
+from annotary.models.bundle import Bundle
+from annotary.models.bundle_files import load_bundle, save_bundle
 from annotary.tracking import (
     DATASET_HASH_TAG,
     KIND_TAG,
@@ -103,7 +104,7 @@ def log_bundle(bundle: Bundle) -> Candidate:
             python_model=str(Path(pyfunc.__file__)),
             code_paths=[str(code)],
             artifacts={pyfunc.BUNDLE_ARTIFACT: str(folder / pyfunc.BUNDLE_ARTIFACT)},
-            signature=_make_signature(),
+            signature=_make_signature(bundle),
             pip_requirements=_list_requirements(bundle.model.kind),
             tags={
                 KIND_TAG: bundle.model.kind,
@@ -116,11 +117,18 @@ def log_bundle(bundle: Bundle) -> Candidate:
     return Candidate(model_id=info.model_id, kind=bundle.model.kind, run_id=bundle.provenance.run_id)
 
 
-def _make_signature() -> ModelSignature:
-    """Describe what ``predict`` takes."""
-    params = [ParamSpec(name, DataType.string, default) for name, default in pyfunc.PARAMS.items()]
+def _make_signature(bundle: Bundle) -> ModelSignature:
+    """Describe what ``predict`` takes and gives.
+
+    The input has no schema: MLflow drops the columns that a schema does not name, but a table of counts
+    needs all its genes, of the panel or not, for the depth of its cells.
+    """
+    types = {str: DataType.string, float: DataType.float, bool: DataType.boolean, int: DataType.long}
+    columns = [ColSpec(types[kind], name) for name, kind in pyfunc.name_columns(bundle.label_names).items()]
+    params = [ParamSpec(name, types[type(default)], default) for name, default in pyfunc.PARAMS.items()]
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, pyfunc.PATH_COLUMN)]), params=ParamSchema(params)
+        outputs=Schema([ColSpec(DataType.string, pyfunc.PATH_COLUMN, required=False), *columns]),
+        params=ParamSchema(params),
     )
 
 
@@ -170,23 +178,26 @@ def _to_candidate(model: Any) -> Candidate:
 
 
 def load(uri: str) -> Bundle:
-    """Load a model from its address.
+    """Load a model from its address: its files are read by this version of annotary, in this process.
 
     Raises
     ------
     RegistryError
         If it cannot be loaded.
+    BundleError
+        If its files were altered.
     """
     try:
-        bundle: Bundle = mlflow.pyfunc.load_model(uri).unwrap_python_model().bundle
-    except (MlflowException, OSError, AttributeError) as error:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        artifacts = Model.load(folder).flavors[mlflow.pyfunc.FLAVOR_NAME]["artifacts"]
+        return load_bundle(folder / artifacts[pyfunc.BUNDLE_ARTIFACT]["path"])
+    except (MlflowException, OSError, KeyError) as error:
         raise RegistryError(
             uri,
             expected="to be a model that annotary registered, with all its files",
             found=summarize(error),
             remedy="Check that its artifact store can be reached.",
         ) from error
-    return bundle
 
 
 def register(candidate: Candidate, name: str, *, tags: dict[str, str], description: str) -> RegisteredVersion:

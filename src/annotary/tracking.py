@@ -10,12 +10,11 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 from filelock import FileLock
-from matplotlib.figure import Figure
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
@@ -25,8 +24,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from annotary import __version__
 from annotary.config import StageConfig
 from annotary.data.dataset import DatasetRecord, DatasetTables
-from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
+from annotary.errors import AnnotaryError, InputFileError, RegistryError, StoreError, summarize
 from annotary.paths import is_remote
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STAGE_TAG = "annotary.stage"
 VERSION_TAG = "annotary.version"
@@ -40,6 +42,7 @@ PANEL_HASH_TAG = "annotary.panel_hash"
 TRIAL_STATE_TAG = "annotary.trial_state"
 LEAKY_TAG = "leaky"
 
+_AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 _SQLITE = "sqlite:///"
 _STUDIES = "optuna.db"
 _CHECKPOINTS = "annotary-checkpoints"
@@ -120,7 +123,7 @@ class StageRun:
         """Tag the run."""
         mlflow.set_tags(tags)
 
-    def log_figure(self, figure: Figure, name: str) -> None:
+    def log_figure(self, figure: "Figure", name: str) -> None:
         """Log a figure as ``figures/NAME.png``."""
         mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
 
@@ -190,6 +193,28 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
             raise
         finally:
             mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
+
+
+@contextlib.contextmanager
+def naming_absence() -> Iterator[None]:
+    """Tell a tracking store that went away from other errors of MLflow.
+
+    Raises
+    ------
+    StoreError
+        If it did.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in _AWAY:
+            raise
+        raise StoreError(
+            f"tracking store {mlflow.get_tracking_uri()}",
+            expected="to answer until the run ends",
+            found=summarize(error),
+            remedy="Check that the server or its disk is there.",
+        ) from error
 
 
 def log_trial(

@@ -23,7 +23,7 @@ def test_score_without_labels_gives_what_evaluate_reported_on_its_test_cells(mod
     query.obs = query.obs[[]]
     query.write_h5ad(module_store / "query.h5ad")
     done = score(ScoreConfig(input=str(module_store / "query.h5ad"), output=str(module_store / "out")))
-    given = anndata.read_h5ad(done[0].target)
+    given = anndata.read_h5ad(done.files[0].target)
     assert list(given.obs_names) == list(query.obs_names)
     run = mlflow.search_runs(filter_string="tags.annotary.stage = 'evaluate'").iloc[0]
     reported = pd.read_csv(

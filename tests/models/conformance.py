@@ -8,6 +8,8 @@ import pytest
 from scipy.sparse import csr_matrix, vstack
 
 from annotary.models.base import Annotator
+from annotary.models.bundle import Annotation, Bundle
+from annotary.models.bundle_files import load_bundle, save_bundle
 from annotary.quality.prepare import InputSpec, PreparedCells
 
 N_CLASSES = 3
@@ -75,6 +77,26 @@ class AnnotatorConformance(ABC):
         cells, _ = make_cells(30, seed=4)
         alone = np.vstack([self.predict(model, cells[row : row + 1]) for row in range(30)])
         np.testing.assert_allclose(alone, self.predict(model, cells), atol=self.tolerance)
+
+    def test_no_output_of_a_bundle_changes_with_batch_mates_order_or_saving(self, model, tmp_path):
+        from models.bundles import make_bundle  # it imports this module
+
+        bundle = make_bundle(("B", "NK", "T"), make_spec(), model=model)
+        save_bundle(bundle, tmp_path / "bundle")
+        loaded = load_bundle(tmp_path / "bundle")
+        cells, _ = make_cells(24, seed=10)
+        order = np.random.default_rng(1).permutation(24)
+
+        def annotate(one: Bundle, rows: np.ndarray) -> Annotation:
+            counts, depth = cells.counts[rows], cells.depth[rows]
+            return one.annotate(counts, one.spec.panel, depth=depth, device="cpu")
+
+        together = annotate(bundle, np.arange(24))
+        alone = Annotation.join([annotate(loaded, rows) for rows in order[:, None]])
+        for name, values in vars(together).items():
+            np.testing.assert_allclose(
+                getattr(alone, name), values[order], rtol=1e-4, atol=self.tolerance, err_msg=name
+            )
 
     def test_unsorted_columns_do_not_change_predictions(self, model):
         cells, _ = make_cells(10, seed=5)

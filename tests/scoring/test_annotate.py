@@ -9,34 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy
+from linear_bundle import N_PANEL, make_bundle
 from scipy.sparse import csc_matrix, csr_matrix
 from simulate import LABELS, simulate_cells
 
 from annotary.errors import CountsError, GeneOverlapError, InputFileError
-from annotary.models.baselines import LogisticRegressionAnnotator
-from annotary.models.bundle import Bundle, Provenance
-from annotary.quality.prepare import InputSpec
 from annotary.scoring.annotate import annotate_file
-
-N_PANEL = 80
-
-
-def make_bundle(*, id_type: str = "symbol", gene_ids: tuple[str, ...] | None = None) -> Bundle:
-    """A linear model with fixed random weights."""
-    rng = np.random.default_rng(5)
-    gene_ids = gene_ids or tuple(f"GENE{gene:04d}" for gene in range(N_PANEL))
-    model = LogisticRegressionAnnotator(
-        coef=rng.normal(size=(len(LABELS), len(gene_ids))),
-        intercept=rng.normal(size=len(LABELS)),
-        target_sum=1e4,
-    )
-    return Bundle(
-        model=model,
-        spec=InputSpec(gene_ids=gene_ids, id_type=id_type, min_panel_genes=10),
-        label_names=LABELS,
-        provenance=Provenance("d" * 64, "s" * 64, "run", "{}", "0"),
-        seen_cells=np.zeros(0, dtype=np.int64),
-    )
 
 
 @dataclass
@@ -58,6 +36,9 @@ def query(tmp_path) -> Query:
 
 def assert_same(one, other):
     np.testing.assert_allclose(one.annotation.probabilities, other.annotation.probabilities, atol=1e-6)
+    np.testing.assert_allclose(one.annotation.ood_score, other.annotation.ood_score, rtol=1e-5)
+    for name in ("low_information", "unassigned", "prediction_sets"):
+        np.testing.assert_array_equal(getattr(one.annotation, name), getattr(other.annotation, name))
     assert list(one.cell_ids) == list(other.cell_ids)
 
 

@@ -1,6 +1,8 @@
 """The annotated file: everything that was there, plus the annotation, whole or not at all."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import anndata
 import h5py
@@ -11,16 +13,33 @@ from scipy.sparse import csr_matrix
 from simulate import LABELS, simulate_cells
 
 from annotary import keys
+from annotary.data.atomic import replacing
 from annotary.errors import InputFileError, OutputError
 from annotary.models.bundle import Annotation
 from annotary.scoring import outputs
 from annotary.scoring.annotate import AnnotatedCells
-from annotary.scoring.discovery import find_inputs
-from annotary.scoring.outputs import ScoreRecord, name_output, read_record, write_annotated
+from annotary.scoring.outputs import add_annotation, describe
+from annotary.scoring.records import ScoreRecord, read_record
+from annotary.scoring.tables import CELL_ID, read_table_record, write_table
 
+OBS_COLUMNS = [
+    keys.PREDICTED_LABELS,
+    keys.CONF_SCORE,
+    keys.LOW_INFORMATION,
+    keys.UNASSIGNED,
+    keys.OOD,
+    keys.OOD_SCORE,
+]
 RECORD = ScoreRecord(
-    **{name: name for name in ScoreRecord.__dataclass_fields__} | {"input_name": "Zellen Müller/π.h5ad"}
+    **{name: name for name in ScoreRecord.__dataclass_fields__}
+    | {"input_name": "Zellen Müller/π.h5ad", "input_size": 12}
 )
+
+
+def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+        return add_annotation(temporary, cells, record, shown_as=str(source))
 
 
 def make_cells(n_cells: int, *, seed: int = 0) -> AnnotatedCells:
@@ -29,7 +48,13 @@ def make_cells(n_cells: int, *, seed: int = 0) -> AnnotatedCells:
     return AnnotatedCells(
         cell_ids=pd.Index([f"cell{cell:04d}" for cell in range(n_cells)]),
         label_names=LABELS,
-        annotation=Annotation(probabilities=probabilities, low_information=np.zeros(n_cells, dtype=bool)),
+        annotation=Annotation(
+            probabilities=probabilities,
+            low_information=np.zeros(n_cells, dtype=bool),
+            unassigned=probabilities.max(axis=1) < 0.5,
+            prediction_sets=probabilities > 0.2,
+            ood_score=rng.uniform(0, 2, size=n_cells).astype(np.float32),
+        ),
         place="X",
         n_panel_genes_found=77,
         warnings=("few genes",),
@@ -74,14 +99,27 @@ def test_the_annotation_can_be_read_back(rich, tmp_path):
     target, cells = tmp_path / "rich.annotated.h5ad", make_cells(40)
     write_annotated(rich, target, cells, RECORD)
     after = anndata.read_h5ad(target)
-    assert list(after.obs.columns[-3:]) == [keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION]
+    assert list(after.obs.columns[-6:]) == OBS_COLUMNS
     assert list(after.obs[keys.PREDICTED_LABELS].cat.categories) == list(LABELS)
     np.testing.assert_array_equal(after.obsm[keys.PROBABILITIES], cells.annotation.probabilities)
     np.testing.assert_array_equal(after.obs[keys.CONF_SCORE], cells.annotation.confidence)
+    for name, values, dtype in (
+        (keys.UNASSIGNED, cells.annotation.unassigned, bool),
+        (keys.OOD, cells.annotation.ood, bool),
+        (keys.OOD_SCORE, cells.annotation.ood_score, np.float32),
+    ):
+        np.testing.assert_array_equal(after.obs[name], values)
+        assert after.obs[name].dtype == dtype
+        assert values.any()
+    sets = after.obsm[keys.PREDICTION_SETS]
+    np.testing.assert_array_equal(sets, cells.annotation.prediction_sets)
+    assert sets.dtype == bool
     record = read_record(target)
     assert list(record["probability_columns"]) == list(LABELS)
     assert record["input_name"] == RECORD.input_name
     assert record["warnings"] == '["few genes"]'
+    assert record["n_unassigned"] == cells.annotation.unassigned.sum()
+    assert record["n_ood"] == cells.annotation.ood.sum()
     assert len(after.obs[[keys.PREDICTED_LABELS, keys.CONF_SCORE]]) == 40
 
 
@@ -112,12 +150,7 @@ def test_an_earlier_annotation_of_ours_is_replaced(tmp_path):
     newer = replace(RECORD, model_version="2")
     assert write_annotated(once, twice, make_cells(10, seed=1), newer) == []
     after = anndata.read_h5ad(twice)
-    assert list(after.obs.columns) == [
-        "cell_type",
-        keys.PREDICTED_LABELS,
-        keys.CONF_SCORE,
-        keys.LOW_INFORMATION,
-    ]
+    assert list(after.obs.columns) == ["cell_type", *OBS_COLUMNS]
     assert read_record(twice)["model_version"] == "2"
     np.testing.assert_array_equal(
         after.obsm[keys.PROBABILITIES], make_cells(10, seed=1).annotation.probabilities
@@ -131,7 +164,7 @@ def test_labels_that_another_tool_wrote_over_ours_are_kept(tmp_path):
     theirs = anndata.read_h5ad(once)
     theirs.obs[keys.PREDICTED_LABELS] = pd.Categorical(["theirs"] * 10)
     theirs.write_h5ad(once)
-    assert len(write_annotated(once, twice, make_cells(10, seed=1), RECORD)) == 4
+    assert len(write_annotated(once, twice, make_cells(10, seed=1), RECORD)) == 8
     assert set(anndata.read_h5ad(twice).obs["predicted_labels_before_annotary"]) == {"theirs"}
 
 
@@ -159,20 +192,22 @@ def test_tables_of_an_old_layout_are_refused_with_the_remedy(tmp_path):
     assert not (tmp_path / "old.annotated.h5ad").exists()
 
 
-def test_output_names_follow_input_names(tmp_path):
-    assert name_output(tmp_path / "p7.h5ad", tmp_path).name == "p7.annotated.h5ad"
-    assert name_output(tmp_path / "p7.annotated.h5ad", tmp_path).name == "p7.annotated.h5ad"
-    assert name_output(tmp_path / "p.7.v2.h5ad", tmp_path).name == "p.7.v2.annotated.h5ad"
-    assert name_output(tmp_path / "p7.converted.h5ad", tmp_path).name == "p7.annotated.h5ad"
-
-
-def test_inputs_of_a_folder_are_its_h5ad_files_but_no_outputs(tmp_path):
-    for name in ("b.h5ad", "a.h5ad", "a.annotated.h5ad", ".annotary-x.h5ad", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find_inputs(str(tmp_path))] == ["a.h5ad", "b.h5ad"]
-
-
-def test_a_folder_without_inputs_is_an_error(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputFileError, match="h5ad files to annotate; found 1 files of other kinds"):
-        find_inputs(str(tmp_path))
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_has_the_columns_of_the_annotated_file(kind, rich, tmp_path):
+    target, cells = tmp_path / "rich.annotated.h5ad", make_cells(40)
+    write_annotated(rich, target, cells, RECORD)
+    write_table(tmp_path / "table", cells, describe(cells, RECORD), kind=kind)
+    table = getattr(pd, f"read_{kind}")(tmp_path / "table").set_index(CELL_ID)
+    after = anndata.read_h5ad(target)
+    own = [keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION]
+    pd.testing.assert_frame_equal(
+        table[own].astype({keys.PREDICTED_LABELS: str}),
+        after.obs[own].astype({keys.PREDICTED_LABELS: str}),
+        check_names=False,
+        check_dtype=kind == "parquet",
+    )
+    probabilities = table[[f"probability {name}" for name in LABELS]].to_numpy()
+    np.testing.assert_allclose(probabilities, after.obsm[keys.PROBABILITIES], rtol=1e-6)
+    if kind == "parquet":
+        assert isinstance(table[keys.PREDICTED_LABELS].dtype, pd.CategoricalDtype)
+        assert read_table_record(tmp_path / "table")["input_sha256"] == RECORD.input_sha256

@@ -1,22 +1,28 @@
 """Bad input ends with one clear line, a FAILED run, and nothing half written."""
 
+import json
+
 import anndata
 import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
 from simulate import simulate_cells, write_cells
 
 from annotary.cli import cli
 from annotary.config import BaselinesConfig, EvaluateConfig, PreprocessConfig, PromoteConfig, ScoreConfig
 from annotary.errors import (
-    AnnotaryError,
+    BundleError,
     CountsError,
-    GeneOverlapError,
     InputFileError,
     LabelError,
     RegistryError,
 )
+from annotary.registry import get_version, resolve_alias, set_alias
+from annotary.scoring.ledger_file import LEDGER_NAME
+from annotary.scoring.outcome import BatchError
+from annotary.scoring.records import read_record
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import evaluate
 from annotary.stages.preprocess import preprocess
@@ -148,9 +154,12 @@ class TestScoring:
         other = simulate_cells(30)
         other.var_names = [f"OTHER{gene}" for gene in range(other.n_vars)]
         other.write_h5ad(champion / "other.h5ad")
-        with pytest.raises(GeneOverlapError, match=r"at least 50% of the model's 60 genes.*found 0 \(0.0%\)"):
+        with pytest.raises(
+            BatchError, match=r"at least 50% of the model's 60 genes.*found 0 \(0.0%\)"
+        ) as refused:
             score(ScoreConfig(input=str(champion / "other.h5ad"), output=str(champion / "scored")))
-        assert list((champion / "scored").iterdir()) == []
+        assert refused.value.exit_code == 2
+        assert [path.name for path in (champion / "scored").iterdir()] == [LEDGER_NAME]
         assert last_run("score")["status"] == "FAILED"
 
     def test_a_bad_file_of_a_folder_does_not_stop_the_others(self, champion):
@@ -159,11 +168,16 @@ class TestScoring:
         write_cells(folder / "a.h5ad", n_cells=20, seed=3)
         (folder / "b.h5ad").write_text("not HDF5")
         write_cells(folder / "c.h5ad", n_cells=20, seed=4)
-        with pytest.raises(AnnotaryError, match=r"1 of 3 that cannot.*b\.h5ad\. The other 2 were annotated"):
-            score(ScoreConfig(input=str(folder), output=str(champion / "scored")))
+        config = ScoreConfig(input=str(folder), output=str(champion / "scored"), settle_seconds=0)
+        for _ in range(2):
+            with pytest.raises(BatchError, match=r"1 of 3 that cannot.*b\.h5ad") as refused:
+                score(config)
+            assert refused.value.exit_code == 3
+        assert refused.value.outcome.count("known") == 2
         assert {path.name for path in (champion / "scored").iterdir()} == {
             "a.annotated.h5ad",
             "c.annotated.h5ad",
+            LEDGER_NAME,
         }
         assert last_run("score")["status"] == "FAILED"
 
@@ -171,15 +185,62 @@ class TestScoring:
         folder = champion / "incoming"
         folder.mkdir()
         write_cells(folder / "a.h5ad", n_cells=20, seed=3)
-        for _ in range(2):
-            assert len(score(ScoreConfig(input=str(folder), output=str(folder)))) == 1
+        config = ScoreConfig(input=str(folder), output=str(folder), settle_seconds=0)
+        statuses = [[one.status for one in score(config).files] for _ in range(2)]
+        assert statuses == [["annotated"], ["known"]]
 
     def test_labels_are_not_needed_and_nan_in_obs_does_not_matter(self, champion):
         adata = simulate_cells(25, seed=9)
         adata.obs["cell_type"] = np.nan
         adata.write_h5ad(champion / "query.h5ad")
         done = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
-        assert anndata.read_h5ad(done[0].target).n_obs == 25
+        assert anndata.read_h5ad(done.files[0].target).n_obs == 25
+
+    def test_a_model_whose_files_were_altered_annotates_nothing(self, champion):
+        config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
+        for path in champion.glob("artifacts/**/bundle/weights/weights.safetensors"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+        with pytest.raises(BundleError, match="The model's files were altered"):
+            score(config)
+        assert not list((champion / "scored").glob("*.h5ad"))
+
+    def test_a_store_that_goes_away_does_not_undo_what_was_annotated(self, champion, monkeypatch, caplog):
+        def refuse(*arguments, **options):
+            raise MlflowException("API request failed: connection refused")
+
+        monkeypatch.setattr("mlflow.log_metrics", refuse)
+        config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
+        with caplog.at_level("WARNING", logger="annotary"):
+            assert [one.status for one in score(config).files] == ["annotated"]
+        assert "what was done is not in MLflow" in caplog.text
+        monkeypatch.undo()
+        assert [one.status for one in score(config).files] == ["known"]
+
+    @pytest.mark.slow
+    def test_a_shadow_is_compared_and_leaves_the_outputs_alone(self, champion):
+        dataset = sorted(champion.glob("out/dataset.h5ad"))[0]
+        baselines(BaselinesConfig(dataset=str(dataset), kinds="random_forest", n_trials=1))
+        evaluate(EvaluateConfig(dataset=str(dataset), device="cpu"))
+        other = "1" if resolve_alias("cell-annotator", "champion").number == "2" else "2"
+        set_alias(get_version("cell-annotator", other), "challenger")
+        config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
+        shadowed = config.model_copy(update={"shadow": "challenger"})
+        run = mlflow.get_run(score(shadowed).run_id)
+        assert 0.5 < run.data.metrics["shadow_agreement"] <= 1
+        assert run.data.tags["annotary.shadow"] == f"models:/cell-annotator/{other}"
+        assert "shadow_agreement" in get_version("cell-annotator", other).tags
+        record = read_record(champion / "scored" / "cells.annotated.h5ad")
+        assert record["model_version"] == resolve_alias("cell-annotator", "champion").number
+
+    def test_a_run_tells_labels_drift_and_files(self, champion):
+        write_cells(champion / "query.h5ad", n_cells=40, seed=3)
+        outcome = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
+        run = mlflow.get_run(outcome.run_id)
+        assert run.data.tags["drift"] in ("ok", "warn", "alert", "unknown")
+        assert run.data.metrics["cells_annotated"] == 40
+        page = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/scoring.html")
+        assert "query.h5ad" in page
+        assert json.loads(outcome.to_json())["files"][0]["n_cells"] == 40
 
 
 @pytest.mark.parametrize(

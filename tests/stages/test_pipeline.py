@@ -15,7 +15,7 @@ from annotary import keys
 from annotary.config import CHALLENGER, CHAMPION, MainConfig
 from annotary.data.dataset import read_dataset
 from annotary.registry import find_alias, load, resolve_alias
-from annotary.scoring.outputs import read_record
+from annotary.scoring.records import read_record
 from annotary.stages.pipeline import run_pipeline
 
 
@@ -122,6 +122,7 @@ def test_evaluate_logs_tables_and_figures_of_every_candidate(outcome, runs):
     for one in outcome.evaluated:
         name = f"{one.candidate.kind}_v{one.version.number}"
         assert f"confusion_{name}.png" in figures
+        assert f"confidence_{name}.csv" in tables
         assert {f"per_class_{name}.csv", f"confusion_{name}.csv", f"confusion_by_row_{name}.csv"} <= tables
         for metric in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_precision"):
             assert f"{one.candidate.kind}.{metric}" in run.data.metrics
@@ -130,6 +131,29 @@ def test_evaluate_logs_tables_and_figures_of_every_candidate(outcome, runs):
         index_col=0,
     )
     np.testing.assert_allclose(confusion.sum(axis=1), 1)
+
+
+def test_evaluate_measures_what_confidence_promises_on_the_test_cells(outcome, runs):
+    run = one_run(runs, "evaluate")
+    for one in outcome.evaluated:
+        metrics = {name: run.data.metrics[f"{one.candidate.kind}.{name}"] for name in one.confidence.metrics}
+        assert metrics == pytest.approx(one.confidence.metrics)
+        assert metrics["conformal_coverage"] >= 0.75
+        assert 1 <= metrics["mean_set_size"] <= 3
+        assert metrics["ood_rate"] <= 0.2
+        assert 0 <= metrics["ece"] <= 0.5
+
+
+def test_every_bundle_says_what_it_was_made_from(outcome, main_config):
+    for one in outcome.evaluated:
+        bundle = load(one.candidate.uri)
+        assert bundle.provenance.label_source == "cell_type of cells.h5ad"
+        assert {"python", "numpy", "scikit-learn", "torch", "mlflow"} <= set(bundle.provenance.libraries)
+        assert json.loads(bundle.provenance.config)["conformal_alpha"] == 0.1
+        assert bundle.confidence.settings.min_precision == main_config.min_precision
+        network = one.candidate.kind == "transformer"
+        assert bundle.spec.transform == ("counts" if network else "log1p")
+        assert sum(bundle.label_counts) == pytest.approx((0.7 if network else 0.8) * 240, abs=4)
 
 
 def test_all_candidates_are_versions_and_the_best_is_challenger(outcome, main_config):

@@ -32,11 +32,12 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, *, owner: str = "") -> Iterator[Path]:
     """Give a temporary path beside ``target``; put it in the target's place when the block ends well.
 
     The bytes are on the disk before the name changes. When the block fails,
-    the temporary file is removed and an older target stays as it was.
+    the temporary file is removed and an older target stays as it was. The
+    name of the temporary file holds ``owner``, by which it is known when the process was killed.
 
     Raises
     ------
@@ -46,7 +47,9 @@ def replacing(target: Path) -> Iterator[Path]:
     make_folder(target.parent)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f"{TEMPORARY_PREFIX}{owner}", suffix=target.suffix, dir=target.parent
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -97,16 +97,12 @@ def move_columns(counts: csr_matrix, target: np.ndarray, *, n_columns: int) -> c
     -------
     Counts with sorted indices, ``(n_cells, n_columns)``; dtype kept, input untouched.
     """
-    columns = target[counts.indices]
-    kept = columns >= 0
-    if kept.all():
-        arrays = (counts.data.copy(), columns, counts.indptr.copy())  # what follows works in place
-        moved = csr_matrix(arrays, shape=(counts.shape[0], n_columns))
-    else:
-        before = np.concatenate([[0], np.cumsum(kept)])
-        moved = csr_matrix(
-            (counts.data[kept], columns[kept], before[counts.indptr]), shape=(counts.shape[0], n_columns)
-        )
+    kept = np.flatnonzero(target >= 0)
+    taken = counts[:, kept] if len(kept) < len(target) else counts.copy()  # what follows works in place
+    positions = target[kept].astype(taken.indices.dtype)
+    moved = csr_matrix(
+        (taken.data, positions[taken.indices], taken.indptr), shape=(counts.shape[0], n_columns)
+    )
     if not moved.has_sorted_indices:
         moved = moved.tocsc().tocsr()  # sorts all rows in linear time
     moved.sum_duplicates()

@@ -2,11 +2,11 @@
 
 import errno
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from annotary.data.atomic import TEMPORARY_PREFIX
 from annotary.data.hashing import hash_source
 from annotary.data.tenx import MATRIX_NAMES
 from annotary.errors import InputFileError
@@ -69,7 +69,7 @@ def find_sources(text: str) -> list[Source]:
             raise InputFileError(
                 path, expected="to be named once", found="it twice", remedy="Name each file once."
             )
-    names = [_strip_ending(path.name) for path in paths]
+    names = [strip_ending(path.name) for path in paths]
     names = [
         f"{path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
         for path, name in zip(paths, names, strict=True)
@@ -80,18 +80,10 @@ def find_sources(text: str) -> list[Source]:
 
 def _open_folder(path: Path) -> list[Path]:
     """List the sources of a folder; a matrix folder, a zarr store or a file is one itself."""
-    _check_readable(path)
-    if not path.is_dir():
+    check_readable(path)
+    if not path.is_dir() or is_matrix_folder(path):
         return [path]
-    if _is_matrix(path):
-        return [path]
-    found = sorted(
-        inner
-        for inner in path.iterdir()
-        if not inner.name.startswith((TEMPORARY_PREFIX, "."))
-        and not inner.name.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX))
-        and (_is_matrix(inner) if inner.is_dir() else inner.name.endswith(_ENDINGS))
-    )
+    found = list_folder(path)
     if not found:
         raise InputFileError(
             path,
@@ -100,12 +92,53 @@ def _open_folder(path: Path) -> list[Path]:
             remedy="Name another folder or file with --input.",
         )
     for inner in found:
-        _check_readable(inner)
+        check_readable(inner)
     return found
 
 
-def _check_readable(path: Path) -> None:
-    """Refuse what is not there, cannot be opened, or is neither file nor folder."""
+def list_folder(
+    folder: Path, *, recursive: bool = False, skipped: Collection[Path] = frozenset()
+) -> list[Path]:
+    """List what a folder holds of the known formats, by name, without what scoring wrote there.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    recursive
+        Whether to look into the folders below, but for links and hidden ones.
+    skipped
+        Folders below that are not looked into; resolved paths.
+    """
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_dir():
+            found += [path] if is_input_name(path.name) and path.suffix != ".zarr" else []
+        elif is_matrix_folder(path):
+            found.append(path)
+        elif recursive and not path.is_symlink() and path.resolve() not in skipped:
+            found += list_folder(path, recursive=True, skipped=skipped)  # a link may lead back here
+    return found
+
+
+def is_input_name(name: str) -> bool:
+    """Tell by its name a file of a known format that neither is hidden nor was written by scoring."""
+    last = name.rstrip("/").rsplit("/", 1)[-1]
+    return (
+        last.endswith(_ENDINGS)
+        and not last.startswith(".")
+        and not last.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX))
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Refuse what is not there, cannot be opened, or is neither file nor folder.
+
+    Raises
+    ------
+    InputFileError
+        With the reason.
+    """
     try:
         if path.is_dir():
             if not os.access(path, os.R_OK | os.X_OK):
@@ -132,12 +165,12 @@ def _choose_remedy(error: OSError) -> str:
     return "Check the path; relative paths start from the folder of the call."
 
 
-def _is_matrix(folder: Path) -> bool:
+def is_matrix_folder(folder: Path) -> bool:
     """Tell a folder that holds one matrix."""
     return folder.suffix == ".zarr" or any((folder / name).exists() for name in MATRIX_NAMES)
 
 
-def _strip_ending(name: str) -> str:
+def strip_ending(name: str) -> str:
     """Drop the ending of a known format."""
     for ending in sorted(_ENDINGS, key=len, reverse=True):
         if name.endswith(ending):

@@ -62,21 +62,42 @@ def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool =
     OutputError
         If the h5ad file cannot be written.
     """
-    write = _find_writer(path, allow_pickle=allow_pickle)
-    if write is None:
+    if not needs_conversion(path):
         return path
+    _check_pickle_allowed(path, allow_pickle)
     target = folder / f"{name.replace('/', '-')}{CONVERTED_SUFFIX}"
     with replacing(target) as temporary:
-        try:
-            write(path, temporary)
-        except _READERS_RAISE as error:
-            if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
-                raise
-            raise describe_damage(path, error, kind=_describe(path)) from error
+        write_as_h5ad(path, temporary)
     return target
 
 
-def _find_writer(path: Path, *, allow_pickle: bool) -> Callable[[Path, Path], None] | None:
+def needs_conversion(path: Path) -> bool:
+    """Tell a source of another format; one that is not there is left to the h5ad reader, which says so."""
+    return _find_writer(path) is not None
+
+
+def write_as_h5ad(path: Path, copy: Path) -> None:
+    """Write the content of a source of another format as an h5ad file; pickles are trusted.
+
+    Raises
+    ------
+    InputFileError
+        If the source cannot be read as what its name says.
+    OSError
+        If the disk is full.
+    """
+    write = _find_writer(path)
+    if write is None:
+        raise ValueError(f"{path} needs no conversion")
+    try:
+        write(path, copy)
+    except _READERS_RAISE as error:
+        if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+            raise
+        raise describe_damage(path, error, kind=_describe(path)) from error
+
+
+def _find_writer(path: Path) -> Callable[[Path, Path], None] | None:
     """Find what turns a source into h5ad, by its name; None where it needs no turning."""
     if not path.exists():
         return None  # the h5ad reader says so
@@ -85,7 +106,6 @@ def _find_writer(path: Path, *, allow_pickle: bool) -> Callable[[Path, Path], No
             return copy_zarr
         return _write_10x_folder if any((path / name).exists() for name in MATRIX_NAMES) else None
     if path.suffix == ".npy":
-        _check_pickle_allowed(path, allow_pickle)
         return _write_npy
     if path.name.endswith(".h5ad.gz"):
         return _unzip
@@ -102,7 +122,7 @@ def _describe(path: Path) -> str:
 
 def _check_pickle_allowed(path: Path, allow_pickle: bool) -> None:
     """Refuse a pickle that was not asked for."""
-    if not allow_pickle:
+    if path.suffix == ".npy" and not allow_pickle:
         raise InputFileError(
             path,
             expected="--allow-pickle to be read",

@@ -15,7 +15,7 @@ from annotary.data.counts import validate_counts
 from annotary.data.h5ad_elements import find_genes, open_matrix, read_table
 from annotary.data.hdf5 import describe_damage, open_hdf5
 from annotary.data.recover import Log1pScale, find_scale, recover_counts
-from annotary.data.sparse import DenseRows, RowsOnDisk
+from annotary.data.sparse import RowsOnDisk, split_rows
 from annotary.errors import CountsError, InputFileError
 
 _PROBE_CELLS = 64
@@ -57,7 +57,7 @@ class CountsFile:
         return self._scale is not None
 
     def iter_chunks(self, chunk_size: int) -> Iterator[tuple[int, csr_matrix]]:
-        """Read validated counts, ``chunk_size`` cells at a time; fewer where a dense matrix would get large.
+        """Read validated counts, ``chunk_size`` cells at a time; fewer where they would get large.
 
         Yields
         ------
@@ -70,10 +70,7 @@ class CountsFile:
         InputFileError
             If the file ends early or is damaged.
         """
-        if isinstance(self._matrix, DenseRows):
-            chunk_size = min(chunk_size, self._matrix.most_rows)
-        for start in range(0, self.n_cells, chunk_size):
-            stop = min(start + chunk_size, self.n_cells)
+        for start, stop in split_rows(self._matrix, chunk_size):
             counts = self._read_rows(start, stop)
             cell_ids, gene_ids = self.obs.index[start:stop], self.var.index
             if self._scale is None:

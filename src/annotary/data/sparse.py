@@ -1,5 +1,6 @@
 """Matrices on disk, read a stretch of rows at a time, and checked before scipy touches foreign memory."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
 import h5py
@@ -8,6 +9,7 @@ import zarr
 from scipy.sparse import csr_matrix
 
 _MOST_DENSE_BYTES = 1 << 26
+_MOST_STORED = 1 << 22
 _LARGEST_INT32 = np.iinfo(np.int32).max
 
 Array: TypeAlias = h5py.Dataset | zarr.Array
@@ -119,6 +121,25 @@ class DenseRows:
     def __getitem__(self, rows: slice) -> csr_matrix:
         """Read consecutive rows, ``(n_rows, n_columns)``."""
         return csr_matrix(np.asarray(self._array[rows]).astype(self.dtype, copy=False))
+
+
+def split_rows(matrix: RowsOnDisk, n_rows: int) -> Iterator[tuple[int, int]]:
+    """Split a matrix into stretches of ``n_rows`` rows, shorter where they would take much memory.
+
+    Yields
+    ------
+    First row of each, and the one after its last.
+    """
+    start, n_all = 0, matrix.shape[0]
+    while start < n_all:
+        stop = min(start + n_rows, n_all)
+        if isinstance(matrix, DenseRows):
+            stop = min(stop, start + matrix.most_rows)
+        elif isinstance(matrix, CompressedRows):
+            last = int(np.searchsorted(matrix.starts, matrix.starts[start] + _MOST_STORED, side="right")) - 1
+            stop = min(stop, max(last, start + 1))
+        yield start, stop
+        start = stop
 
 
 def choose_dtype(stored: np.dtype) -> np.dtype:

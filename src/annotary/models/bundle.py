@@ -1,41 +1,19 @@
-"""The registered form of a model: a folder of safe files that explains itself.
+"""A model with everything that scoring needs, and what it says of cells."""
 
-``bundle.json`` holds the model's kind, label names, InputSpec, provenance,
-and the SHA-256 of every other file; ``weights/`` holds what the model saved,
-``seen_cells.safetensors`` which cells it has seen.
-Nothing in it is a pickle.
-"""
-
-import importlib
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
 from annotary.data.counts import count_genes_per_cell, validate_counts
 from annotary.data.genes import check_overlap, clean_gene_ids
-from annotary.data.hashing import hash_file
-from annotary.errors import BundleError, CountsError
+from annotary.errors import CountsError
 from annotary.models.base import Annotator
-from annotary.quality.prepare import InputSpec
-
-_FORMAT = 1
-_MANIFEST = "bundle.json"
-_WEIGHTS = "weights"
-_SEEN_FILE = "seen_cells.safetensors"
-_SEEN_CELLS = "seen_cells"
-
-# Classes are named, not imported: loading one kind never imports another's libraries.
-_CLASSES = {
-    "logistic_regression": "annotary.models.baselines:LogisticRegressionAnnotator",
-    "random_forest": "annotary.models.baselines:RandomForestAnnotator",
-    "linear_svm": "annotary.models.baselines:LinearSvmAnnotator",
-    "transformer": "annotary.models.transformer.classifier:TransformerAnnotator",
-}
+from annotary.models.confidence.confidence import Confidence
+from annotary.quality.prepare import InputSpec, log_normalize
 
 
 @dataclass(frozen=True)
@@ -52,6 +30,10 @@ class Provenance:
         Resolved configuration of the training stage with tuned values, as JSON.
     package_version
         annotary's version.
+    label_source
+        Where the labels come from: input, and the column or table with them.
+    libraries
+        Versions of Python and of the libraries that trained the model, by name.
     """
 
     dataset_hash: str
@@ -59,22 +41,35 @@ class Provenance:
     run_id: str
     config: str
     package_version: str
+    label_source: str
+    libraries: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a model says of some cells.
+    """What a model says of some cells; no cell's row depends on the others.
 
     Attributes
     ----------
     probabilities
-        ``(n_cells, n_classes)``, float32.
+        Calibrated, ``(n_cells, n_classes)``, float32.
     low_information
-        Cells with fewer expressed panel genes than any training cell, ``(n_cells,)``.
+        Cells with fewer expressed panel genes than any training cell, ``(n_cells,)``, bool.
+    unassigned
+        Cells whose most probable label is below its threshold, ``(n_cells,)``, bool.
+    prediction_sets
+        Labels that are plausible for each cell, ``(n_cells, n_classes)``, bool; the most probable is
+        always one of them.
+    ood_score
+        How unlike known cells each cell is, ``(n_cells,)``, float32; above 1 it is stranger than nearly
+        all of them.
     """
 
     probabilities: np.ndarray
     low_information: np.ndarray
+    unassigned: np.ndarray
+    prediction_sets: np.ndarray
+    ood_score: np.ndarray
 
     @property
     def codes(self) -> np.ndarray:
@@ -85,6 +80,17 @@ class Annotation:
     def confidence(self) -> np.ndarray:
         """Probability of the most probable label, ``(n_cells,)``."""
         return self.probabilities.max(axis=1)
+
+    @property
+    def ood(self) -> np.ndarray:
+        """Cells that may be of a kind that the model was not fitted to, ``(n_cells,)``, bool."""
+        return self.ood_score > 1
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Put the annotations of one model's cells, part after part, together."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,10 @@ class Bundle:
         How its input is prepared.
     label_names
         Names of the columns of its probabilities, ``(n_classes,)``.
+    label_counts
+        Cells of each label that it was fitted to, ``(n_classes,)``.
+    confidence
+        Calibration, thresholds and limits.
     provenance
         What it was made from.
     seen_cells
@@ -109,6 +119,8 @@ class Bundle:
     model: Annotator
     spec: InputSpec
     label_names: tuple[str, ...]
+    label_counts: tuple[int, ...]
+    confidence: Confidence
     provenance: Provenance
     seen_cells: np.ndarray
 
@@ -168,85 +180,13 @@ class Bundle:
         so that nothing is checked twice.
         """
         cells = self.spec.prepare(counts, gene_ids, depth=depth)
+        confidence = self.confidence
+        probabilities = confidence.calibrate(self.model.predict_proba(cells, device=device))
+        log_expr = log_normalize(cells, target_sum=self.spec.target_sum)
         return Annotation(
-            probabilities=self.model.predict_proba(cells, device=device),
+            probabilities=probabilities,
             low_information=count_genes_per_cell(cells.counts) < self.spec.min_panel_genes,
+            unassigned=confidence.find_unassigned(probabilities),
+            prediction_sets=confidence.make_sets(probabilities),
+            ood_score=confidence.score_novelty(log_expr, probabilities),
         )
-
-
-def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write a bundle into a new folder."""
-    weights = folder / _WEIGHTS
-    weights.mkdir(parents=True)
-    bundle.model.save(weights)
-    save_file({_SEEN_CELLS: np.ascontiguousarray(bundle.seen_cells)}, folder / _SEEN_FILE)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest = {
-        "format": _FORMAT,
-        "kind": bundle.model.kind,
-        "label_names": list(bundle.label_names),
-        "input_spec": asdict(bundle.spec),
-        "panel_hash": bundle.spec.panel_hash,
-        "provenance": asdict(bundle.provenance),
-        "sha256": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
-    }
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-
-
-def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle and check its files.
-
-    Raises
-    ------
-    BundleError
-        If it has another format or kind, or a file is missing or altered.
-    """
-    manifest_path = folder / _MANIFEST
-    if not manifest_path.is_file():
-        raise BundleError(
-            folder,
-            expected=f"to be a model bundle with {_MANIFEST}",
-            found="none",
-            remedy="Use a model that annotary registered.",
-        )
-    manifest = json.loads(manifest_path.read_text())
-    known = manifest.get("format") == _FORMAT and manifest.get("kind") in _CLASSES
-    if not known:
-        raise BundleError(
-            folder,
-            expected=f"bundle format {_FORMAT} and one of the kinds {', '.join(_CLASSES)}",
-            found=f"format {manifest.get('format')!r}, kind {manifest.get('kind')!r}",
-            remedy="Install the annotary version that made the model, or a newer one.",
-        )
-    for name, expected in manifest["sha256"].items():
-        path = folder / name
-        found = hash_file(path) if path.is_file() else "no file"
-        if found != expected:
-            raise BundleError(
-                path,
-                expected=f"SHA-256 {expected[:12]}",
-                found=found[:12],
-                remedy="The model's files were altered: roll back to another version.",
-            )
-    spec = InputSpec.from_json(json.dumps(manifest["input_spec"]))
-    if spec.panel_hash != manifest["panel_hash"]:
-        raise BundleError(
-            manifest_path,
-            expected=f"genes of panel hash {manifest['panel_hash'][:12]}",
-            found=spec.panel_hash[:12],
-            remedy="The model's files were altered: roll back to another version.",
-        )
-    return Bundle(
-        model=_find_class(manifest["kind"]).load(folder / _WEIGHTS),
-        spec=spec,
-        label_names=tuple(manifest["label_names"]),
-        provenance=Provenance(**manifest["provenance"]),
-        seen_cells=load_file(folder / _SEEN_FILE)[_SEEN_CELLS],
-    )
-
-
-def _find_class(kind: str) -> type[Annotator]:
-    """Import the class of a model kind."""
-    module, name = _CLASSES[kind].split(":")
-    found: type[Annotator] = getattr(importlib.import_module(module), name)
-    return found

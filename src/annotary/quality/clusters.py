@@ -78,7 +78,7 @@ def find_clusters(
     if len(first) == 1:  # Leiden needs a pair of different cells
         return np.zeros(len(order), dtype=np.int64)
     components = _project(ordered, is_training[order], seed=seed)[first]
-    neighbors = _find_neighbors(components, seed=seed)
+    neighbors = find_neighbors(components, seed=seed)
     families = _find_near_duplicates(ordered[first], neighbors.obsp["distances"].tocoo())
     clusters = _run_leiden(neighbors, families, resolution=resolution, seed=seed)
     if codes is not None:
@@ -114,7 +114,7 @@ def _project(log_expr: csr_matrix, is_training: np.ndarray, *, seed: int) -> np.
         return decomposition.fit(training).transform(log_expr)
 
 
-def _find_neighbors(components: np.ndarray, *, seed: int) -> anndata.AnnData:
+def find_neighbors(components: np.ndarray, *, seed: int) -> anndata.AnnData:
     """Build the graph of each cell's nearest neighbours in ``obsp``, ``(n_unique, n_unique)``."""
     obs = pd.DataFrame(index=pd.RangeIndex(len(components)).astype(str))
     neighbors = anndata.AnnData(obs=obs, obsm={"components": components})
@@ -132,6 +132,11 @@ def _run_leiden(
     neighbors: anndata.AnnData, families: np.ndarray, *, resolution: float, seed: int
 ) -> np.ndarray:
     """Cluster cells, each family with its first cell: number of each one's cluster, ``(n_unique,)``."""
+    return _keep_whole(run_leiden(neighbors, resolution=resolution, seed=seed), families)
+
+
+def run_leiden(neighbors: anndata.AnnData, *, resolution: float, seed: int) -> np.ndarray:
+    """Cluster the cells of a graph that :func:`find_neighbors` built: cluster numbers, ``(n_cells,)``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scanpy.tl.leiden(
@@ -143,7 +148,7 @@ def _run_leiden(
             random_state=seed,
             obsp="connectivities",
         )
-    return _keep_whole(neighbors.obs["leiden"].cat.codes.to_numpy(dtype=np.int64), families)
+    return neighbors.obs["leiden"].cat.codes.to_numpy(dtype=np.int64)
 
 
 def _keep_whole(clusters: np.ndarray, families: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from annotary.data.genes import align_genes, check_overlap, choose_gene_column
 from annotary.data.hashing import hash_strings
 
 TARGET_SUM = 1e4
+LOG1P = "log1p"
+COUNTS = "counts"
 MIN_OVERLAP = 0.5
 
 
@@ -49,6 +51,9 @@ class InputSpec:
         ``symbol`` or ``ensembl``.
     target_sum
         Counts that each cell is scaled to before log1p.
+    transform
+        What the model takes: ``log1p`` of scaled counts, or ``counts``, which it makes tokens of. How far
+        a cell is from others is measured on ``log1p`` whatever the model takes.
     min_overlap
         Smallest share of the panel that a file must have, 0 to 1.
     min_panel_genes
@@ -59,6 +64,7 @@ class InputSpec:
     id_type: str
     min_panel_genes: int
     target_sum: float = TARGET_SUM
+    transform: str = LOG1P
     min_overlap: float = MIN_OVERLAP
 
     @cached_property

@@ -1,19 +1,22 @@
 """Annotating one file: counts in row chunks, labels and probabilities out."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 
 from annotary.data.genes import count_shared
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.obs import read_depth
 from annotary.models.bundle import Annotation, Bundle
 from annotary.progress import track
+from annotary.scoring.reading_ahead import read_ahead
 
-CHUNK_SIZE = 4096
+CHUNK_SIZE = 2048
 FEW_GENES = 5000
 """A file with fewer genes than this was probably cut to some of them."""
 GOOD_OVERLAP = 0.9
@@ -38,6 +41,8 @@ class AnnotatedCells:
         Genes of the model's panel that the file has.
     warnings
         What a person should know of the input.
+    more_columns
+        What else is known of each cell, by the name of its column, each ``(n_cells,)``.
     """
 
     cell_ids: pd.Index
@@ -46,11 +51,23 @@ class AnnotatedCells:
     place: str
     n_panel_genes_found: int
     warnings: tuple[str, ...]
+    more_columns: Mapping[str, pd.Categorical] = field(default_factory=dict)
 
     @property
     def predicted_labels(self) -> pd.Categorical:
         """Most probable label of each cell, ``(n_cells,)``, with every label as a category."""
         return pd.Categorical.from_codes(self.annotation.codes, categories=list(self.label_names))
+
+    def measure(self) -> dict[str, int | float]:
+        """Measure the annotation: cells, mean confidence (0 to 1), flagged cells, panel genes found."""
+        return {
+            "n_cells": len(self.cell_ids),
+            "mean_confidence": float(np.mean(self.annotation.confidence, dtype=np.float64)),
+            "n_low_information": int(self.annotation.low_information.sum()),
+            "n_unassigned": int(self.annotation.unassigned.sum()),
+            "n_ood": int(self.annotation.ood.sum()),
+            "n_panel_genes_found": self.n_panel_genes_found,
+        }
 
 
 def annotate_file(
@@ -61,6 +78,8 @@ def annotate_file(
     depth_key: str = "",
     device: str = "auto",
     chunk_size: int = CHUNK_SIZE,
+    shown_as: Path | None = None,
+    scratch: Path | None = None,
 ) -> AnnotatedCells:
     """Annotate every cell of an h5ad file.
 
@@ -78,6 +97,10 @@ def annotate_file(
         Where a network computes.
     chunk_size
         Cells read at a time; the result does not depend on it.
+    shown_as
+        Name of the file in messages, where ``path`` is a temporary copy.
+    scratch
+        Folder for a working copy of counts that are stored by gene; None takes the system's.
 
     Raises
     ------
@@ -86,31 +109,42 @@ def annotate_file(
     GeneOverlapError
         If it has too few of the model's genes.
     """
-    with open_counts(path, counts_layer=counts_layer, depth_key=depth_key) as counts_file:
+    with open_counts(
+        path, counts_layer=counts_layer, depth_key=depth_key, shown_as=shown_as, scratch=scratch
+    ) as counts_file:
         gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
         n_found = count_shared(gene_ids, bundle.spec.panel)
         depth = read_depth(counts_file, depth_key)
-        parts = []
-        with track(None, path.name, total=counts_file.n_cells, unit="cell") as bar:
-            for start, counts in counts_file.iter_chunks(chunk_size):
-                rows = slice(start, start + counts.shape[0])
-                parts.append(
-                    bundle.annotate_checked(
-                        counts, gene_ids, depth=None if depth is None else depth[rows], device=device
-                    )
-                )
-                bar.update(counts.shape[0])
+        annotation = _annotate_chunks(
+            counts_file,
+            lambda counts, rows: bundle.annotate_checked(
+                counts, gene_ids, depth=None if depth is None else depth[rows], device=device
+            ),
+            chunk_size=chunk_size,
+        )
         return AnnotatedCells(
             cell_ids=counts_file.obs.index,
             label_names=bundle.label_names,
-            annotation=Annotation(
-                probabilities=np.concatenate([part.probabilities for part in parts]),
-                low_information=np.concatenate([part.low_information for part in parts]),
-            ),
+            annotation=annotation,
             place=counts_file.place,
             n_panel_genes_found=n_found,
             warnings=tuple(_list_warnings(counts_file, bundle, n_found=n_found, has_depth=depth is not None)),
         )
+
+
+def _annotate_chunks(
+    counts_file: CountsFile, annotate: Callable[[csr_matrix, slice], Annotation], *, chunk_size: int
+) -> Annotation:
+    """Annotate all cells chunk by chunk, while the next chunk is read and checked."""
+    parts = []
+    with (
+        track(None, counts_file.path.name, total=counts_file.n_cells, unit="cell") as bar,
+        contextlib.closing(read_ahead(counts_file.iter_chunks(chunk_size))) as chunks,
+    ):
+        for start, counts in chunks:
+            parts.append(annotate(counts, slice(start, start + counts.shape[0])))
+            bar.update(counts.shape[0])
+    return Annotation.join(parts)
 
 
 def _list_warnings(

@@ -1,39 +1,226 @@
-"""Which files to annotate."""
+"""Which files to annotate, and which of them still wait."""
 
-from pathlib import Path
+import glob
+import time
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
-from annotary.data.atomic import TEMPORARY_PREFIX
-from annotary.data.discovery import ANNOTATED_SUFFIX, split_list
+from annotary.data.discovery import (
+    CONVERTED_SUFFIX,
+    check_readable,
+    is_input_name,
+    is_matrix_folder,
+    list_folder,
+    split_list,
+    strip_ending,
+)
 from annotary.errors import InputFileError
+from annotary.paths import is_remote
+from annotary.scoring.identity import Identity, identify
+from annotary.scoring.remote import identify_remote, list_remote
+
+LIST_SUFFIX = ".txt"
+"""Ending of a file that lists inputs."""
+
+_GLOB = "*?["
 
 
-def find_inputs(text: str) -> list[Path]:
-    """List h5ad files: one, every one of a folder in alphabetical order, or several separated by commas.
+@dataclass(frozen=True)
+class ScoreInput:
+    """A file (or folder of one matrix) to annotate.
 
-    Of a folder, annotated files and unfinished ones are no inputs.
+    Attributes
+    ----------
+    address
+        Absolute path, or remote address.
+    name
+        Its name without ending; behind the folders below a folder that was searched.
+    is_named
+        Whether a person named it, and not a folder that holds it.
+    """
+
+    address: str
+    name: str
+    is_named: bool = True
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it must be fetched first."""
+        return is_remote(self.address)
+
+    def identify(self) -> Identity:
+        """Ask the file system, or the server, what it says of the file.
+
+        Raises
+        ------
+        InputFileError
+            If it is not there.
+        """
+        if self.is_remote:
+            return identify_remote(self.address)
+        try:
+            return identify(Path(self.address))
+        except OSError as error:
+            raise InputFileError(
+                self.address,
+                expected="to be a file that can be read",
+                found=(error.strerror or str(error)).lower(),
+                remedy="Check the path; relative paths start from the folder of the call.",
+            ) from error
+
+
+@dataclass
+class Found:
+    """What an input means.
+
+    Attributes
+    ----------
+    by_address
+        Files to annotate, each once.
+    empty
+        Folders and globs without any.
+    """
+
+    by_address: dict[str, ScoreInput] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[ScoreInput]:
+        """Files to annotate."""
+        return list(self.by_address.values())
+
+    def add(self, one: ScoreInput) -> None:
+        """Add an input, unless it is there already."""
+        self.by_address.setdefault(one.address, one)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How folders are searched.
+
+    Attributes
+    ----------
+    recursive
+        Whether folders below a folder are searched too.
+    skipped
+        Folders below one that hold what runs wrote: the output, the quarantine.
+    """
+
+    recursive: bool = False
+    skipped: frozenset[Path] = frozenset()
+
+
+def find_inputs(text: str, search: Search = Search()) -> Found:
+    """List what to annotate, in the order of the text and by name within a folder.
+
+    Parameters
+    ----------
+    text
+        One of these, or several separated by commas: a file; a folder; a glob (``**`` for folders at
+        any depth); a list, ``NAME.txt`` with one of these a line, from whose folder relative
+        paths start; an address that fsspec opens.
+    search
+        How folders are searched.
 
     Raises
     ------
     InputFileError
-        If there is nothing to annotate.
+        If something that is named is not there.
     """
-    return [path for part in split_list(text) for path in _open_folder(part)]
-
-
-def _open_folder(source: Path) -> list[Path]:
-    """List the h5ad files of a folder, or the file itself."""
-    if not source.is_dir():
-        return [source]
-    found = sorted(
-        path
-        for path in source.glob("*.h5ad")
-        if not path.name.endswith(ANNOTATED_SUFFIX) and not path.name.startswith(TEMPORARY_PREFIX)
-    )
-    if not found:
-        raise InputFileError(
-            source,
-            expected="h5ad files to annotate",
-            found=f"{len(list(source.iterdir()))} files of other kinds",
-            remedy="Name another folder or file with --input.",
-        )
+    found = Found()
+    for part in [text] if is_remote(text) and "," not in text else _split(text):
+        _add(found, part, search, base=Path())
     return found
+
+
+def wait_for(one: ScoreInput, identity: Identity, settle_seconds: float) -> float:
+    """Tell for how many seconds a file is still taken for one that is being written; 0 if it is not.
+
+    A file that a person named is not waited for. A time in the future is no sign of writing:
+    the clock was set back, or another machine's differs.
+    """
+    if one.is_named or identity.changed is None:
+        return 0.0
+    age = time.time() - identity.changed
+    return settle_seconds - age if 0 <= age < settle_seconds else 0.0
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas, unless it is one path as it stands."""
+    if "://" in text:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return [str(path) for path in split_list(text)]
+
+
+def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
+    """Add what one part of an input means."""
+    if is_remote(text):
+        named = is_input_name(text)
+        for address in list_remote(text, recursive=search.recursive):
+            found.add(ScoreInput(address, _name_remote(address), is_named=named))
+        return
+    path = base / text
+    if not path.exists() and any(sign in text for sign in _GLOB):
+        _add_glob(found, str(path))
+    elif path.suffix == LIST_SUFFIX:
+        _add_list(found, path, search)
+    elif path.is_dir() and not is_matrix_folder(path):
+        _add_folder(found, path, search)
+    else:
+        found.add(ScoreInput(str(path.absolute()), _name(path)))
+
+
+def _add_glob(found: Found, pattern: str) -> None:
+    """Add the files that a pattern matches."""
+    matched = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    kept = [path for path in matched if _is_input(path)]
+    if not kept:
+        found.empty.append(pattern)
+    for path in kept:
+        found.add(ScoreInput(str(path.absolute()), _name(path), is_named=False))
+
+
+def _is_input(path: Path) -> bool:
+    """Tell a file of a known format, or a folder of one matrix."""
+    return is_matrix_folder(path) if path.is_dir() else is_input_name(path.name)
+
+
+def _add_list(found: Found, path: Path, search: Search) -> None:
+    """Add what the lines of a list mean; empty lines and those that begin with # mean nothing."""
+    check_readable(path)
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputFileError(
+            path,
+            expected="a list of files, one a line, in UTF-8",
+            found=str(error),
+            remedy="Write it as plain text.",
+        ) from error
+    for line in lines:
+        if line and not line.startswith("#"):
+            _add(found, line, search, base=path.parent)
+
+
+def _add_folder(found: Found, folder: Path, search: Search) -> None:
+    """Add the files of a folder."""
+    check_readable(folder)
+    kept = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
+    kept = [path for path in kept if path.suffix != ".npy"]  # a pickle; only training reads them, on request
+    if not kept:
+        found.empty.append(str(folder))
+    for path in kept:
+        below = path.parent.relative_to(folder)
+        found.add(ScoreInput(str(path.absolute()), (below / _name(path)).as_posix(), is_named=False))
+
+
+def _name(path: Path) -> str:
+    """Name an input by its file."""
+    plain = path.name.removesuffix(CONVERTED_SUFFIX)
+    return strip_ending(plain).removesuffix(".annotated")
+
+
+def _name_remote(address: str) -> str:
+    """Name a remote input by the last part of its path."""
+    return _name(Path(PurePosixPath(urlsplit(address).path).name))

@@ -1,8 +1,7 @@
 """The annotated file: the input, byte for byte where possible, with the annotation added."""
 
 import json
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import anndata.io
@@ -11,107 +10,96 @@ import numpy as np
 import pandas as pd
 
 from annotary import keys
-from annotary.data.atomic import replacing
-from annotary.data.discovery import ANNOTATED_SUFFIX, CONVERTED_SUFFIX
 from annotary.data.hashing import hash_strings
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
+from annotary.scoring.records import ScoreRecord
 
 _KEPT_SUFFIX = "_before_annotary"
 
 
-@dataclass(frozen=True)
-class ScoreRecord:
-    """Where an annotation comes from; stored in ``uns["annotary"]``.
-
-    Attributes
-    ----------
-    model_name, model_version, alias
-        Registered model, and the version that the alias meant.
-    run_id
-        MLflow run that trained the model.
-    scoring_run_id
-        MLflow run that annotated the file.
-    dataset_hash, split_hash, panel_hash
-        What the model was trained on.
-    input_name, input_sha256
-        The file that was annotated.
-    counts_place
-        Element that the counts came from.
-    package_version
-        annotary's version.
-    time
-        UTC, ISO 8601.
-    """
-
-    model_name: str
-    model_version: str
-    alias: str
-    run_id: str
-    scoring_run_id: str
-    dataset_hash: str
-    split_hash: str
-    panel_hash: str
-    input_name: str
-    input_sha256: str
-    counts_place: str
-    package_version: str
-    time: str
+def list_columns(cells: AnnotatedCells, prefix: str = "") -> dict[str, pd.Categorical | np.ndarray]:
+    """List the columns that a result adds to the cell table, each ``(n_cells,)``, by name."""
+    columns = {
+        keys.PREDICTED_LABELS: cells.predicted_labels,
+        keys.CONF_SCORE: cells.annotation.confidence,
+        keys.LOW_INFORMATION: cells.annotation.low_information,
+        keys.UNASSIGNED: cells.annotation.unassigned,
+        keys.OOD: cells.annotation.ood,
+        keys.OOD_SCORE: cells.annotation.ood_score,
+        **cells.more_columns,
+    }
+    return {f"{prefix}{name}": values for name, values in columns.items()}
 
 
-def name_output(source: Path, folder: Path) -> Path:
-    """Name the annotated file of an input: ``NAME.annotated.h5ad``."""
-    name = source.name.removesuffix(CONVERTED_SUFFIX).removesuffix(".h5ad").removesuffix(".annotated")
-    return folder / f"{name}{ANNOTATED_SUFFIX}"
+def list_matrices(cells: AnnotatedCells, prefix: str = "") -> dict[str, np.ndarray]:
+    """List the matrices that a result adds, one column a label, ``(n_cells, n_classes)``, by name."""
+    return {
+        f"{prefix}{keys.PROBABILITIES}": cells.annotation.probabilities,
+        f"{prefix}{keys.PREDICTION_SETS}": cells.annotation.prediction_sets,
+    }
 
 
-def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:
-    """Copy the input and add the annotation; the target appears whole or not at all.
+def add_annotation(
+    path: Path, cells: AnnotatedCells, record: ScoreRecord, *, shown_as: str, prefix: str = ""
+) -> list[str]:
+    """Add the annotation to a copy of the input.
 
     Everything that was in the file stays. Columns of another tool under the
     same names are kept under ``NAME_before_annotary``; those of an earlier
     annotary run are replaced.
 
+    Parameters
+    ----------
+    path
+        The copy.
+    cells
+        The annotation.
+    record
+        Where it comes from.
+    shown_as
+        Name of the input in messages.
+    prefix
+        Put before every name in obs and obsm.
+
     Returns
     -------
     Names that were moved aside.
     """
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
-        with h5py.File(temporary, "r+") as file:
-            table = file["obs"]
-            if not isinstance(table, h5py.Group) or "column-order" not in table.attrs:
-                raise InputFileError(
-                    f"{source}: obs",
-                    expected="the table layout that anndata has written since version 0.7",
-                    found="an older one",
-                    remedy="Read it with anndata and write it again with write_h5ad.",
-                )
-            moved = [] if _is_ours(file) else _move_aside(file)
-            _add_columns(table, cells)
-            _replace(file, "obsm", keys.PROBABILITIES, cells.annotation.probabilities)
-            _replace(file, "uns", keys.RECORD, _describe(cells, record))
+    with h5py.File(path, "r+") as file:
+        table = file["obs"]
+        if not isinstance(table, h5py.Group) or "column-order" not in table.attrs:
+            raise InputFileError(
+                f"{shown_as}: obs",
+                expected="the table layout that anndata has written since version 0.7",
+                found="an older one",
+                remedy="Read it with anndata and write it again with write_h5ad.",
+            )
+        columns, matrices = list_columns(cells, prefix), list_matrices(cells, prefix)
+        is_ours = _is_ours(file, f"{prefix}{keys.PREDICTED_LABELS}")
+        moved = [] if is_ours else _move_aside(file, list(columns), list(matrices))
+        _add_columns(table, columns)
+        for name, matrix in matrices.items():
+            _replace(file, "obsm", name, matrix)
+        _replace(file, "uns", keys.RECORD, describe(cells, record))
     return moved
 
 
-def _describe(cells: AnnotatedCells, record: ScoreRecord) -> dict[str, object]:
-    """Make the record as uns holds it."""
-    return asdict(record) | {
-        "probability_columns": np.array(cells.label_names, dtype=object),
-        "labels_hash": hash_strings(cells.predicted_labels.astype(str)),
-        "n_panel_genes_found": cells.n_panel_genes_found,
-        "n_low_information": int(cells.annotation.low_information.sum()),
-        "warnings": json.dumps(list(cells.warnings)),
-    }
+def describe(cells: AnnotatedCells, record: ScoreRecord) -> dict[str, object]:
+    """Make the record as ``uns`` holds it."""
+    return (
+        asdict(record)
+        | cells.measure()
+        | {
+            "probability_columns": np.array(cells.label_names, dtype=object),
+            "labels_hash": hash_strings(cells.predicted_labels.astype(str)),
+            "warnings": json.dumps(list(cells.warnings)),
+        }
+    )
 
 
-def _add_columns(table: h5py.Group, cells: AnnotatedCells) -> None:
-    """Add the columns of obs."""
-    columns = {
-        keys.PREDICTED_LABELS: cells.predicted_labels,
-        keys.CONF_SCORE: cells.annotation.confidence,
-        keys.LOW_INFORMATION: cells.annotation.low_information,
-    }
+def _add_columns(table: h5py.Group, columns: dict[str, pd.Categorical | np.ndarray]) -> None:
+    """Add columns to obs."""
     order = [name for name in table.attrs["column-order"] if name not in columns]
     for name, values in columns.items():
         if name in table:
@@ -120,31 +108,32 @@ def _add_columns(table: h5py.Group, cells: AnnotatedCells) -> None:
     _write_order(table, [*order, *columns])
 
 
-def _is_ours(file: h5py.File) -> bool:
+def _is_ours(file: h5py.File, labels_name: str) -> bool:
     """Tell labels that annotary wrote, and nobody changed since, from those of another tool."""
-    if keys.RECORD not in file.get("uns", {}) or keys.PREDICTED_LABELS not in file["obs"]:
+    if keys.RECORD not in file.get("uns", {}) or labels_name not in file["obs"]:
         return False
     record = anndata.io.read_elem(file["uns"][keys.RECORD])
-    labels = pd.Series(anndata.io.read_elem(file["obs"][keys.PREDICTED_LABELS])).astype(str)
+    labels = pd.Series(anndata.io.read_elem(file["obs"][labels_name])).astype(str)
     return isinstance(record, dict) and record.get("labels_hash") == hash_strings(labels)
 
 
-def _move_aside(file: h5py.File) -> list[str]:
-    """Rename what another tool wrote under our names."""
+def _move_aside(file: h5py.File, names: list[str], matrices: list[str]) -> list[str]:
+    """Rename what another tool wrote under our names in obs and obsm."""
     moved = []
     table = file["obs"]
     order = [str(name) for name in table.attrs["column-order"]]
-    for name in (keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION):
+    for name in names:
         if name in order:
             kept = _free_name(table, name)
             table.move(name, kept)
             order[order.index(name)] = kept
             moved.append(f"obs[{name!r}] -> obs[{kept!r}]")
     _write_order(table, order)
-    if keys.PROBABILITIES in file.get("obsm", {}):
-        kept = _free_name(file["obsm"], keys.PROBABILITIES)
-        file["obsm"].move(keys.PROBABILITIES, kept)
-        moved.append(f"obsm[{keys.PROBABILITIES!r}] -> obsm[{kept!r}]")
+    for name in matrices:
+        if name in file.get("obsm", {}):
+            kept = _free_name(file["obsm"], name)
+            file["obsm"].move(name, kept)
+            moved.append(f"obsm[{name!r}] -> obsm[{kept!r}]")
     return moved
 
 
@@ -168,10 +157,3 @@ def _replace(file: h5py.File, mapping: str, name: str, value: object) -> None:
     if name in file[mapping]:
         del file[mapping][name]
     anndata.io.write_elem(file[mapping], name, value)
-
-
-def read_record(path: Path) -> dict[str, object]:
-    """Read the record of an annotated file."""
-    with h5py.File(path, "r") as file:
-        record: dict[str, object] = anndata.io.read_elem(file["uns"][keys.RECORD])
-    return record

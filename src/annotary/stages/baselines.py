@@ -20,6 +20,8 @@ from annotary.evaluation.tuning_figures import (
 from annotary.log import say
 from annotary.models.baselines import BASELINES, Baseline
 from annotary.models.calibration import compute_ece, tabulate_reliability
+from annotary.models.confidence.held_out import FittedCells, HeldOutCells
+from annotary.models.confidence.novelty import measure_across_folds
 from annotary.models.folds import FoldedCells
 from annotary.models.panels import PanelChooser, Preparation, PreparationSpace, make_space
 from annotary.models.tuning.records import TrialRecord, measure_importance, tabulate_trials
@@ -125,10 +127,14 @@ def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run
     _log_trials(run, baseline.kind, tuned)
     fitted = search.fit(best.params)
     _log_model(run, fitted, data)
+    held_out, fitted_cells = _take_confidence_cells(fitted, data)
     bundle = make_bundle(
         fitted.model,
         _make_spec(fitted, data),
         data.tables,
+        held_out=held_out,
+        fitted=fitted_cells,
+        options=config,
         run_id=run.run_id,
         settings=config.model_dump() | {"best_params": best.params},
     )
@@ -158,6 +164,18 @@ def _make_spec(fitted: FittedBaseline, data: _TrainingData) -> InputSpec:
         min_panel_genes=max(1, int(expressed.min())),
         target_sum=fitted.preparation.target_sum,
     )
+
+
+def _take_confidence_cells(fitted: FittedBaseline, data: _TrainingData) -> tuple[HeldOutCells, FittedCells]:
+    """Take training and validation cells twice: held out of their fold's model, and fitted by the last."""
+    codes = data.cells.codes[: data.cells.n_cells]
+    log_expr = data.cells.get_all(fitted.columns, target_sum=fitted.preparation.target_sum)
+    held_out = HeldOutCells(
+        probabilities=fitted.calibration.after.astype(np.float32),
+        codes=codes,
+        distances=measure_across_folds(log_expr, codes, data.cells.fold_of_cell),
+    )
+    return held_out, FittedCells(log_expr=log_expr, codes=codes)
 
 
 def _log_trials(run: StageRun, kind: str, tuned: TuningResult) -> None:

@@ -1,45 +1,119 @@
-"""What training stages share: a model's input spec and its bundle."""
+"""What training stages share: a model's input spec, the cells its confidence is learned from, its bundle."""
+
+import platform
+from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 
 from annotary import __version__, keys
+from annotary.config import ConfidenceOptions
 from annotary.data.counts import count_genes_per_cell
 from annotary.data.dataset import Dataset, DatasetTables
 from annotary.data.hashing import hash_cell_ids
 from annotary.models.base import Annotator
 from annotary.models.bundle import Bundle, Provenance
-from annotary.quality.prepare import InputSpec
+from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
+from annotary.models.confidence.held_out import FittedCells, HeldOutCells, calibrate_probabilities
+from annotary.models.confidence.novelty import LabelGaussians
+from annotary.quality.prepare import COUNTS, InputSpec, log_normalize
 from annotary.tracking import to_json
+
+_LIBRARIES = ("anndata", "mlflow", "numpy", "pandas", "scanpy", "scikit-learn", "scipy", "torch")
 
 
 def make_spec(dataset: Dataset, panel: pd.Index) -> InputSpec:
-    """Fix how cells are prepared for a panel ``(n_panel,)``, from the training cells."""
+    """Fix how a network's cells are prepared for a panel ``(n_panel,)``, from the training cells."""
     training = dataset.take(keys.TRAIN)
-    spec = InputSpec(gene_ids=tuple(panel), id_type=dataset.record.id_type, min_panel_genes=0)
+    spec = InputSpec(
+        gene_ids=tuple(panel), id_type=dataset.record.id_type, min_panel_genes=0, transform=COUNTS
+    )
     expressed = count_genes_per_cell(
         spec.prepare(training.counts, dataset.var.index, depth=training.depth).counts
     )
-    return InputSpec(
-        gene_ids=spec.gene_ids, id_type=spec.id_type, min_panel_genes=max(1, int(expressed.min()))
+    return replace(spec, min_panel_genes=max(1, int(expressed.min())))
+
+
+def take_fitted(spec: InputSpec, dataset: Dataset) -> FittedCells:
+    """Take the training cells, for a model that was fitted to them alone."""
+    cells = dataset.take(keys.TRAIN)
+    prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
+    log_expr = log_normalize(prepared, target_sum=spec.target_sum)
+    return FittedCells(log_expr=log_expr, codes=cells.codes)
+
+
+def hold_out_validation(
+    model: Annotator, spec: InputSpec, dataset: Dataset, fitted: FittedCells, *, device: str = "auto"
+) -> HeldOutCells:
+    """Take the validation cells, for a model that was fitted to others and does not calibrate itself."""
+    cells = dataset.take(keys.VALIDATION)
+    prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
+    probabilities, temperature = calibrate_probabilities(
+        model.predict_proba(prepared, device=device), cells.codes, cells.folds
+    )
+    gaussians = LabelGaussians.fit(fitted.log_expr, fitted.codes)
+    return HeldOutCells(
+        probabilities=probabilities,
+        codes=cells.codes,
+        distances=gaussians.measure_distance(log_normalize(prepared, target_sum=spec.target_sum)),
+        temperature=temperature,
     )
 
 
 def make_bundle(
-    model: Annotator, spec: InputSpec, dataset: DatasetTables, *, run_id: str, settings: dict[str, object]
+    model: Annotator,
+    spec: InputSpec,
+    dataset: DatasetTables,
+    *,
+    held_out: HeldOutCells,
+    fitted: FittedCells,
+    options: ConfidenceOptions,
+    run_id: str,
+    settings: dict[str, object],
 ) -> Bundle:
-    """Put a trained model together with what scoring needs and what it was made from."""
+    """Put a trained model together with what scoring needs and what it was made from.
+
+    Parameters
+    ----------
+    model
+        The trained model.
+    spec
+        How its cells are prepared.
+    dataset
+        What it was trained on; the counts are not needed.
+    held_out
+        Cells that thresholds and prediction sets are learned from.
+    fitted
+        Cells that the model was fitted to: what it knows.
+    options
+        What its confidence is to mean.
+    run_id
+        MLflow run that trained it.
+    settings
+        Resolved configuration of the stage with tuned values.
+    """
+    record = dataset.record
     seen = dataset.obs[dataset.obs[keys.SPLIT] != keys.TEST]
+    asked = ConfidenceSettings(
+        conformal_alpha=options.conformal_alpha,
+        min_precision=options.min_precision,
+        ood_rate=options.ood_rate,
+    )
     return Bundle(
         model=model,
         spec=spec,
-        label_names=dataset.record.label_names,
+        label_names=record.label_names,
+        label_counts=tuple(np.bincount(fitted.codes, minlength=len(record.label_names)).tolist()),
+        confidence=Confidence.fit(held_out, fitted, asked),
         provenance=Provenance(
-            dataset_hash=dataset.record.dataset_hash,
-            split_hash=dataset.record.split_hash,
+            dataset_hash=record.dataset_hash,
+            split_hash=record.split_hash,
             run_id=run_id,
             config=to_json(settings),
             package_version=__version__,
+            label_source=f"{record.label_key} of {record.source}",
+            libraries={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
         ),
         seen_cells=hash_cell_ids(seen.index, seen[keys.DEPTH].to_numpy(dtype=np.float64)),
     )

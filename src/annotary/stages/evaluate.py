@@ -10,6 +10,7 @@ from annotary.config import CHALLENGER, EvaluateConfig
 from annotary.data.dataset import Dataset, LabelledCells, read_dataset
 from annotary.errors import RegistryError
 from annotary.evaluation.comparison import annotate_cells
+from annotary.evaluation.confidence import ConfidenceFigures, measure_confidence
 from annotary.evaluation.figures import draw_confusion, format_table
 from annotary.evaluation.metrics import HEADLINE, Evaluation, evaluate_predictions
 from annotary.models.bundle import Annotation
@@ -47,6 +48,8 @@ class Evaluated:
         The logged model.
     evaluation
         Its metrics.
+    confidence
+        What its calibration, prediction sets and thresholds do.
     annotation
         Its predictions on the test cells.
     version
@@ -55,6 +58,7 @@ class Evaluated:
 
     candidate: Candidate
     evaluation: Evaluation
+    confidence: ConfidenceFigures
     annotation: Annotation
     version: RegisteredVersion
 
@@ -83,9 +87,10 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
             evaluation = evaluate_predictions(
                 test_cells.codes, annotation.probabilities, dataset.record.label_names
             )
-            log_model_metrics(candidate, evaluation.metrics, logged)
+            confidence = measure_confidence(test_cells.codes, annotation, dataset.record.label_names)
+            log_model_metrics(candidate, evaluation.metrics | confidence.metrics, logged)
             version = _register(candidate, evaluation, dataset, config)
-            evaluated.append(Evaluated(candidate, evaluation, annotation, version))
+            evaluated.append(Evaluated(candidate, evaluation, confidence, annotation, version))
         evaluated.sort(key=lambda one: one.score, reverse=True)
         set_alias(evaluated[0].version, CHALLENGER)
         _record(run, evaluated, dataset, test_cells)
@@ -136,6 +141,7 @@ def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: 
     for one in evaluated:
         name = f"{one.candidate.kind}_v{one.version.number}"
         run.log_table(one.evaluation.per_class, f"per_class_{name}")
+        run.log_table(one.confidence.per_class, f"confidence_{name}")
         run.log_table(one.evaluation.confusion, f"confusion_{name}")
         run.log_table(one.evaluation.confusion_by_row, f"confusion_by_row_{name}")
         run.log_figure(draw_confusion({_title(one): _name_rows(one)}), f"confusion_{name}")

@@ -14,11 +14,12 @@ from annotary.config import (
 from annotary.data.dataset import read_dataset
 from annotary.log import say
 from annotary.models.transformer.device import choose_device
+from annotary.scoring.batch import ScoredFile
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import Evaluated, evaluate
 from annotary.stages.preprocess import preprocess
 from annotary.stages.promote import Promotion, promote, refuse_other_cells
-from annotary.stages.score import ScoredFile, score
+from annotary.stages.score import score
 from annotary.stages.transformer import transformer
 from annotary.tracking import stage_run
 
@@ -69,4 +70,4 @@ def run_pipeline(config: MainConfig) -> Outcome:
                 depth_key=prepared.columns.depth,
             )
         )
-        return Outcome(evaluated=evaluated, promotion=promotion, scored=scored)
+        return Outcome(evaluated=evaluated, promotion=promotion, scored=scored.annotated)

@@ -1,162 +1,147 @@
-"""score: annotate new files with the champion."""
+"""score: annotate new files with the champion, each once."""
 
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import functools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
 
 from annotary import __version__
 from annotary.config import ScoreConfig
 from annotary.data.atomic import make_folder
-from annotary.data.hashing import hash_file
-from annotary.errors import AnnotaryError, InputFileError
+from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
 from annotary.registry import RegisteredVersion, load, resolve_alias
-from annotary.scoring.annotate import AnnotatedCells, annotate_file
-from annotary.scoring.discovery import find_inputs
-from annotary.scoring.outputs import ScoreRecord, name_output, write_annotated
-from annotary.tracking import StageRun, stage_run
+from annotary.scoring.batch import Batch, ScoredFile
+from annotary.scoring.discovery import ScoreInput, Search, find_inputs
+from annotary.scoring.drift import Reference, measure_drift
+from annotary.scoring.ledger import Ledger
+from annotary.scoring.ledger_file import open_database
+from annotary.scoring.outcome import BatchError, Outcome, make_key
+from annotary.scoring.quarantine import move_aside
+from annotary.scoring.records import ScoreRecord
+from annotary.scoring.recovery import rebuild, recover
+from annotary.stages.score_record import record_outcome, tell
+from annotary.stages.shadow import score_shadow
+from annotary.tracking import StageRun, naming_absence, stage_run
+
+__all__ = ["BatchError", "score"]
 
 
-@dataclass(frozen=True)
-class ScoredFile:
-    """One annotated file.
+def score(config: ScoreConfig) -> Outcome:
+    """Resolve the alias once, then annotate every input that was not annotated with this version before.
 
-    Attributes
-    ----------
-    source, target
-        Input and annotated file.
-    n_cells
-        Cells in both.
-    mean_confidence
-        Mean probability of the given labels, 0 to 1.
-    seconds
-        Time that it took.
+    A file that cannot be annotated does not stop the others.
+
+    Raises
+    ------
+    BatchError
+        If there are such files; it carries the outcome.
     """
+    outcome = None
+    try:
+        with naming_absence(), stage_run("score", config) as run:
+            outcome = _score(config, run)
+            record_outcome(run, outcome)
+            if config.shadow:
+                score_shadow(config, outcome, run)
+            outcome.raise_failures(config.input)
+    except StoreError as error:
+        if outcome is None:
+            raise
+        warn(f"what was done is not in MLflow: {error}")
+        outcome.raise_failures(config.input)
+    return outcome
 
-    source: Path
-    target: Path
-    n_cells: int
-    mean_confidence: float
-    seconds: float
+
+def _score(config: ScoreConfig, run: StageRun) -> Outcome:
+    """Find the inputs, score them, and compare their cells with the training cells."""
+    version = resolve_alias(config.model_name, config.alias)
+    run.set_tags({"annotary.model": version.uri})
+    inputs = _find(config)
+    open_bundle = functools.cache(functools.partial(_open_bundle, version, config))
+    outcome = Outcome(
+        model=version.uri,
+        run_id=run.run_id,
+        files=_score_files(inputs, version, config, run, open_bundle),
+        fails_on_drift=config.fail_on_drift,
+    )
+    if outcome.tally is None:
+        return outcome
+    bundle = open_bundle()
+    found = [one.details["n_panel_genes_found"] for one in outcome.files if one.status == "annotated"]
+    reference, overlap = Reference.of(bundle), min(found) / len(bundle.spec.panel)
+    drift = measure_drift(outcome.tally, reference, overlap=overlap)
+    return replace(outcome, reference=reference, drift=drift)
 
 
-def score(config: ScoreConfig) -> list[ScoredFile]:
-    """Resolve the alias once, then annotate one file or every h5ad file of a folder.
+def _find(config: ScoreConfig) -> list[ScoreInput]:
+    """Find the inputs, and tell where there are none."""
+    own = frozenset(Path(name).resolve() for name in (config.output, config.quarantine) if name)
+    found = find_inputs(config.input, Search(recursive=config.recursive, skipped=own))
+    for place in found.empty:
+        warn(f"{place}: no file to annotate")
+    return found.inputs
 
-    A file of a folder that cannot be annotated does not stop the others; the
-    stage ends with an error that lists such files.
-    """
-    with stage_run("score", config) as run:
-        version = resolve_alias(config.model_name, config.alias)
-        inputs = find_inputs(config.input)
-        output = make_folder(Path(config.output))
-        bundle = load(version.uri)
-        say(f"{version.name} version {version.number} ({bundle.model.kind}), alias {config.alias}")
-        run.set_tags({"annotary.model": version.uri})
-        scored: list[ScoredFile] = []
-        refused: list[AnnotaryError] = []
-        for path in inputs:
-            try:
-                scored.append(_score_file(path, output, bundle, version, config, run))
-            except AnnotaryError as error:
-                if inputs == [Path(config.input)]:
-                    raise
-                warn(str(error))
-                refused.append(error)
-        _record(run, scored, refused)
-        if refused:
-            raise InputFileError(
-                config.input,
-                expected="files that can all be annotated",
-                found=f"{len(refused)} of {len(inputs)} that cannot (named above), "
-                f"such as {refused[0].place}",
-                remedy=f"The other {len(scored)} were annotated.",
+
+def _score_files(
+    inputs: list[ScoreInput],
+    version: RegisteredVersion,
+    config: ScoreConfig,
+    run: StageRun,
+    open_bundle: Callable[[], Bundle],
+) -> list[ScoredFile]:
+    """Score what the ledger does not know yet."""
+    folder = make_folder(Path(config.output).absolute())
+    key = make_key((version.name, version.number, version.run_id), config)
+    with open_database(folder) as (database, is_new):
+        ledger = Ledger(folder, key, database)
+        if is_new and (n_found := rebuild(ledger)):
+            say(f"{folder}: a new ledger, with {n_found} files that were annotated before")
+        with ledger.working():
+            recover(ledger)
+            batch = Batch(
+                ledger=ledger,
+                config=config,
+                record=_begin_record(version, config, run, ledger),
+                open_bundle=open_bundle,
             )
-        return scored
+            scored = []
+            for one in batch.score(inputs):
+                tell(one)
+                if config.quarantine and one.is_bad:
+                    move_aside(one, Path(config.quarantine))
+                scored.append(replace(one, annotated=None))  # cells of all files would not fit into memory
+    return scored
 
 
-def _score_file(
-    path: Path,
-    output: Path,
-    bundle: Bundle,
-    version: RegisteredVersion,
-    config: ScoreConfig,
-    run: StageRun,
-) -> ScoredFile:
-    """Annotate one file."""
-    started = time.monotonic()
-    cells = annotate_file(
-        bundle,
-        path,
-        counts_layer=config.counts_layer,
-        depth_key=config.depth_key,
-        device=config.device,
-        chunk_size=config.chunk_size,
-    )
-    target = name_output(path, output)
-    record = _make_record(path, cells, bundle, version, config, run)
-    for moved in write_annotated(path, target, cells, record):
-        warn(f"{path}: kept what was there: {moved}")
-    for message in cells.warnings:
-        warn(message)
-    n_low = int(cells.annotation.low_information.sum())
-    if n_low:
-        warn(
-            f"{path}: {n_low} of {len(cells.cell_ids)} cells express fewer panel genes than any training cell"
-        )
-    say(f"annotated {len(cells.cell_ids)} cells: {target}")
-    return ScoredFile(
-        source=path,
-        target=target,
-        n_cells=len(cells.cell_ids),
-        mean_confidence=float(np.mean(cells.annotation.confidence)),
-        seconds=time.monotonic() - started,
-    )
+def _open_bundle(version: RegisteredVersion, config: ScoreConfig) -> Bundle:
+    """Load the model, and say which it is."""
+    bundle = load(version.uri)
+    say(f"{version.name} version {version.number} ({bundle.model.kind}), alias {config.alias}")
+    return bundle
 
 
-def _make_record(
-    path: Path,
-    cells: AnnotatedCells,
-    bundle: Bundle,
-    version: RegisteredVersion,
-    config: ScoreConfig,
-    run: StageRun,
+def _begin_record(
+    version: RegisteredVersion, config: ScoreConfig, run: StageRun, ledger: Ledger
 ) -> ScoreRecord:
-    """Write down where the annotation comes from."""
+    """Write down where the annotations of this run come from, but for what differs between files."""
     return ScoreRecord(
         model_name=version.name,
         model_version=version.number,
         alias=config.alias,
         run_id=version.run_id,
         scoring_run_id=run.run_id,
-        dataset_hash=bundle.provenance.dataset_hash,
-        split_hash=bundle.provenance.split_hash,
-        panel_hash=bundle.spec.panel_hash,
-        input_name=path.name,
-        input_sha256=hash_file(path),
-        counts_place=cells.place.removeprefix(f"{path}: "),
+        dataset_hash="",
+        split_hash="",
+        panel_hash="",
+        input_name="",
+        input_sha256="",
+        input_size=-1,
+        input_id="",
+        counts_place="",
+        ledger_key=ledger.key,
+        ledger_run=ledger.run,
         package_version=__version__,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time="",
     )
-
-
-def _record(run: StageRun, scored: list[ScoredFile], refused: list[AnnotaryError]) -> None:
-    """Log what was annotated and what was refused."""
-    n_cells = sum(one.n_cells for one in scored)
-    seconds = sum(one.seconds for one in scored)
-    run.log_metrics(
-        {
-            "files_annotated": float(len(scored)),
-            "files_refused": float(len(refused)),
-            "cells_annotated": float(n_cells),
-            "cells_per_second": n_cells / seconds if seconds else 0.0,
-        }
-    )
-    run.log_table(pd.DataFrame([vars(one) for one in scored]), "annotated", index=False)
-    if refused:
-        run.log_table(pd.DataFrame({"refused": [str(error) for error in refused]}), "refused", index=False)

@@ -18,7 +18,7 @@ from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_t
 from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import InputSpec, PreparedCells
 from annotary.registry import Candidate, log_bundle
-from annotary.stages.candidates import make_bundle, make_spec
+from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 
@@ -30,8 +30,17 @@ def transformer(config: TransformerConfig) -> Candidate:
         run.log_dataset(dataset, path, context="training")
         spec = make_spec(dataset, _choose_panel(config, dataset))
         networks = [_train(config, dataset, spec, run, number=number) for number in range(config.n_networks)]
+        annotator = TransformerAnnotator(networks)
+        fitted = take_fitted(spec, dataset)
         bundle = make_bundle(
-            TransformerAnnotator(networks), spec, dataset, run_id=run.run_id, settings=config.model_dump()
+            annotator,
+            spec,
+            dataset,
+            held_out=hold_out_validation(annotator, spec, dataset, fitted, device=config.device),
+            fitted=fitted,
+            options=config,
+            run_id=run.run_id,
+            settings=config.model_dump(),
         )
         return log_bundle(bundle)
 

@@ -38,7 +38,7 @@ def fit_transformer(
     """Train a network and keep its best epoch.
 
     The same seed gives the same numbers on the same machine, in one go or after a kill. The caller's
-    random generators are left as they are. Forward passes run in bfloat16 where the device has it.
+    random generators stay as they are. Training computes in bfloat16 where the device has it.
 
     Parameters
     ----------
@@ -48,17 +48,14 @@ def fit_transformer(
         Class codes 0 to ``n_classes - 1``, ``(n_train,)``.
     validation_cells, validation_codes
         Cells that decide when to stop and which epoch to keep, ``(n_validation, ...)``.
-    network
-        Shape of the network.
-    training
-        How it is trained.
+    network, training
+        Shape of the network, and how it is trained.
     on_epoch
         Called as each epoch ends.
     checkpoint
-        File that the training is written to every half a minute, and goes on from; it is removed at the
-        end. None for no such file.
+        File that the training is kept in and goes on from; it is removed at the end.
     first_weights
-        Weights to begin with, by the names of the network's state; the others are drawn.
+        Weights to begin with, by their names; the others are drawn.
 
     Returns
     -------

@@ -1,0 +1,106 @@
+"""A run of scoring on one page: files, labels, confidence, and how far they are from the training cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import jinja2
+
+_TEMPLATE = "scoring.html"
+_MOST_FILES = 500
+_PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("annotary.evaluation"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class Comparison(Protocol):
+    """A figure of drift with its limits and its level."""
+
+    @property
+    def name(self) -> str:
+        """What was compared."""
+
+    @property
+    def value(self) -> float | None:
+        """The figure; None where there was nothing to compare with."""
+
+    @property
+    def warn(self) -> float:
+        """From where on it is worth a warning."""
+
+    @property
+    def alert(self) -> float:
+        """From where on it is worth an alert."""
+
+    @property
+    def level(self) -> str:
+        """How bad it is."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """A label: cells that got it, their share, and its share of the training cells (None for unknown)."""
+
+    name: str
+    n_cells: int
+    share: float
+    expected: float | None
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A file: address, status, cells, mean confidence (None without), seconds, why it failed or waits."""
+
+    source: str
+    status: str
+    n_cells: int
+    mean_confidence: float | None
+    seconds: float
+    reason: str
+
+
+def make_scoring_report(
+    title: str,
+    facts: dict[str, str],
+    *,
+    labels: Sequence[LabelRow],
+    confidence: Sequence[int],
+    drift: Sequence[Comparison],
+    files: Sequence[FileRow],
+) -> str:
+    """Write a run's report as one HTML page that needs no other file.
+
+    Parameters
+    ----------
+    title
+        Heading of the page.
+    facts
+        Version, run, settings.
+    labels
+        Labels of all cells that were annotated; empty where none were.
+    confidence
+        Cells in each bin of confidence, from 0 to 1.
+    drift
+        Comparison with the training cells.
+    files
+        What became of each file; the first 500 are shown, failures before the others.
+
+    Returns
+    -------
+    HTML; every text is escaped, and the page runs no script and loads nothing.
+    """
+    largest = max(confidence, default=0) or 1
+    ordered = sorted(files, key=lambda one: one.status != "failed")
+    return _PAGES.get_template(_TEMPLATE).render(
+        title=title,
+        facts=facts,
+        labels=labels,
+        bins=[count / largest for count in confidence],
+        drift=drift,
+        files=ordered[:_MOST_FILES],
+        n_more=max(len(files) - _MOST_FILES, 0),
+    )

@@ -1,0 +1,354 @@
+"""Which files were annotated, with which version and settings, and who is at which: an SQLite file.
+
+Every change is one transaction. A run claims a file before it reads it and completes the claim once the
+output has its name; a claim of a run that is dead is free again.
+"""
+
+import contextlib
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from annotary import __version__
+from annotary.data.discovery import ANNOTATED_SUFFIX
+from annotary.errors import AnnotaryError, OutputError
+from annotary.scoring.heartbeat import Heartbeat
+from annotary.scoring.identity import Identity, identify
+from annotary.scoring.ledger_file import LEDGER_NAME, change, hide_address
+from annotary.scoring.liveness import Process
+
+CLAIMED, DONE, FAILED = "claimed", "done", "failed"
+
+_MOST_RIVALS = 100
+
+Details = dict[str, Any]
+"""What is stored of a file beside its standing, as JSON holds it."""
+
+
+class Standing(Enum):
+    """What the ledger says of a file."""
+
+    CLAIMED = "it is ours to annotate"
+    KNOWN = "it was annotated"
+    REFUSED = "it cannot be annotated"
+    BUSY = "another run is at it"
+    IN_DOUBT = "another file has its size: its hash decides"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file's standing.
+
+    Attributes
+    ----------
+    standing
+        What is to be done.
+    target
+        Name of its outputs, without ending, below the output folder.
+    details
+        What was stored when the file was done, or failed.
+    """
+
+    standing: Standing
+    target: str = ""
+    details: Details | None = None
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An annotated file that its own record speaks for.
+
+    Attributes
+    ----------
+    output
+        The annotated file.
+    sha256
+        Hash of its input.
+    details
+        Figures that the ledger keeps.
+    """
+
+    output: Path
+    sha256: str
+    details: Details
+
+
+class Ledger:
+    """The ledger of one output folder, for one version and one set of settings.
+
+    Parameters
+    ----------
+    folder
+        Output folder.
+    key
+        Names version and settings; files done under another key are not done under this one.
+    database
+        The open file, as :func:`annotary.scoring.ledger_file.open_database` gives it.
+    """
+
+    def __init__(self, folder: Path, key: str, database: sqlite3.Connection) -> None:
+        self.folder = folder
+        self.key = key
+        self.run = uuid.uuid4().hex[:12]
+        self._database = database
+
+    def look_up(self, address: str, identity: Identity) -> Entry | None:
+        """Tell of a file that the ledger knows by size and time; None where it must be claimed."""
+        return self._judge_own(self._find(address), identity)
+
+    def claim(self, address: str, identity: Identity, *, name: str, sha256: str | None = None) -> Entry:
+        """Claim a file, unless it was done or another run is at it.
+
+        Parameters
+        ----------
+        address
+            Where it lies.
+        identity
+            What the file system says of it.
+        name
+            Name of its output, if it is free.
+        sha256
+            Its hash; without one, the answer may be that the hash decides.
+        """
+        with change(self._database):
+            own = self._find(address)
+            judged = self._judge_own(own, identity)
+            if judged is not None:
+                return judged
+            others = self._list_rivals(address, identity, sha256)
+            if sha256 is None and (others or identity.size < 0):
+                return Entry(Standing.IN_DOUBT)
+            for other in others:
+                if other["status"] == CLAIMED and other["sha256"] in (None, sha256):
+                    return Entry(Standing.BUSY)
+                if other["status"] == DONE and other["sha256"] == sha256 and self._is_intact(other):
+                    self._insert(address, identity, sha256, dict(other), status=DONE)
+                    return Entry(Standing.KNOWN, other["target"], json.loads(other["details"] or "{}"))
+            target = self._choose_target(address, name)
+            self._insert(address, identity, sha256, {"target": target}, status=CLAIMED)
+        return Entry(Standing.CLAIMED, target)
+
+    def complete(self, address: str, *, sha256: str, outputs: list[Path], details: Details) -> None:
+        """Note that a claimed file was annotated, once its outputs have their names."""
+        names = [output.relative_to(self.folder).as_posix() for output in outputs]
+        self._settle(address, DONE, sha256=sha256, details=details | {"outputs": names})
+
+    def refuse(self, address: str, error: AnnotaryError) -> None:
+        """Note that a claimed file cannot be annotated; it is not tried again as it is."""
+        self._settle(address, FAILED, details=describe(error))
+
+    def release(self, address: str) -> None:
+        """Give a claim back, for the next run."""
+        with change(self._database):
+            self._database.execute(
+                "DELETE FROM files WHERE address = ? AND key = ? AND run = ? AND status = ?",
+                (address, self.key, self.run, CLAIMED),
+            )
+
+    def adopt(self, found: Adopted, *, address: str, identity: Identity, key: str) -> None:
+        """Note an annotated file that the ledger does not know; it leaves alone what it knows.
+
+        Parameters
+        ----------
+        found
+            What the annotated file's own record says.
+        address
+            Where its input lies, or what :func:`hide_address` made of it.
+        identity
+            What is known of the input.
+        key
+            Version and settings.
+        """
+        row = self._describe_adopted(found)
+        with change(self._database):
+            self._insert(address, identity, found.sha256, row, status=DONE, key=key, over=False)
+
+    def adopt_claim(self, claim: sqlite3.Row, found: Adopted) -> None:
+        """Note that the output of a dead run's claim got its name before the run died."""
+        row = self._describe_adopted(found)
+        with change(self._database):
+            self._database.execute(
+                "UPDATE files SET status = ?, sha256 = ?, outputs_fingerprint = ?, details = ?"
+                " WHERE address = ? AND key = ? AND run = ? AND status = ?",
+                (
+                    DONE,
+                    found.sha256,
+                    row["outputs_fingerprint"],
+                    row["details"],
+                    claim["address"],
+                    claim["key"],
+                    claim["run"],
+                    CLAIMED,
+                ),
+            )
+
+    def _describe_adopted(self, found: Adopted) -> Details:
+        """Make what a row holds of an output."""
+        name = found.output.relative_to(self.folder).as_posix()
+        return {
+            "target": name.removesuffix(ANNOTATED_SUFFIX),
+            "outputs_fingerprint": self._fingerprint([name]),
+            "details": json.dumps(found.details | {"outputs": [name]}),
+        }
+
+    def list_dead_claims(self) -> list[sqlite3.Row]:
+        """List the claims of runs that are dead."""
+        alive = self.list_alive()
+        claims = self._database.execute("SELECT * FROM files WHERE status = ?", (CLAIMED,)).fetchall()
+        return [row for row in claims if row["run"] not in alive]
+
+    def drop(self, row: sqlite3.Row) -> None:
+        """Forget a claim of a dead run."""
+        with change(self._database):
+            self._database.execute(
+                "DELETE FROM files WHERE address = ? AND key = ? AND run = ? AND status = ?",
+                (row["address"], row["key"], row["run"], CLAIMED),
+            )
+
+    def list_alive(self) -> set[str]:
+        """List the runs whose process is there, this one among them."""
+        rows = self._database.execute("SELECT * FROM runs").fetchall()
+        return {
+            row["id"]
+            for row in rows
+            if Process(row["host"], row["pid"], row["birth"]).is_alive(row["heartbeat"])
+        }
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Be known as a run that is alive while the block lasts."""
+        process = Process.own()
+        with change(self._database):
+            dead = {row["id"] for row in self._database.execute("SELECT id FROM runs")} - self.list_alive()
+            self._database.executemany("DELETE FROM runs WHERE id = ?", [(run,) for run in dead])
+            self._database.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?)",
+                (self.run, process.host, process.pid, process.birth, time.time()),
+            )
+        try:
+            with Heartbeat(self.folder / LEDGER_NAME, self.run):
+                yield
+        finally:
+            # On a full disk this stays undone; the next run sees that the process is gone.
+            with contextlib.suppress(OutputError), change(self._database):
+                self._database.execute("DELETE FROM runs WHERE id = ?", (self.run,))
+                self._database.execute("DELETE FROM files WHERE run = ? AND status = ?", (self.run, CLAIMED))
+
+    def _find(self, address: str) -> sqlite3.Row | None:
+        """Find the row of a file."""
+        found: sqlite3.Row | None = self._database.execute(
+            "SELECT * FROM files WHERE address = ? AND key = ?", (address, self.key)
+        ).fetchone()
+        return found
+
+    def _judge_own(self, row: sqlite3.Row | None, identity: Identity) -> Entry | None:
+        """Judge by a file's own row."""
+        if row is None:
+            return None
+        if row["status"] == CLAIMED:
+            alive = row["run"] != self.run and row["run"] in self.list_alive()
+            return Entry(Standing.BUSY) if alive else None
+        if not identity.fingerprint or row["fingerprint"] != identity.fingerprint:
+            return None
+        details = json.loads(row["details"] or "{}")
+        if row["status"] == FAILED:
+            return Entry(Standing.REFUSED, details=details) if row["package_version"] == __version__ else None
+        return Entry(Standing.KNOWN, row["target"], details) if self._is_intact(row) else None
+
+    def _list_rivals(self, address: str, identity: Identity, sha256: str | None) -> list[sqlite3.Row]:
+        """List some rows of files that may have the same content, done or being done; those done first."""
+        rows = self._database.execute(
+            "SELECT * FROM files WHERE key = ? AND (size = ? OR size < 0 OR ? < 0)"
+            " AND (status = ? OR (status = ? AND sha256 = coalesce(?, sha256)))"
+            " ORDER BY status = ? DESC LIMIT ?",
+            (self.key, identity.size, identity.size, CLAIMED, DONE, sha256, DONE, _MOST_RIVALS),
+        ).fetchall()
+        alive = self.list_alive() if any(row["status"] == CLAIMED for row in rows) else set()
+        return [
+            row
+            for row in rows
+            if row["status"] == DONE
+            or (row["run"] in alive and row["run"] != self.run and row["address"] != address)
+        ]
+
+    def _choose_target(self, address: str, name: str) -> str:
+        """Choose an output that no other file has, and that a file keeps."""
+        owners = {address, hide_address(address)}
+        taken = self._database.execute("SELECT address FROM files WHERE target = ?", (name,)).fetchall()
+        is_free = all(row["address"] in owners for row in taken)
+        return name if is_free else f"{name}-{hide_address(address)[1:9]}"
+
+    def _is_intact(self, row: sqlite3.Row) -> bool:
+        """Tell whether the outputs are still as they were left."""
+        names = json.loads(row["details"] or "{}").get("outputs", [])
+        return bool(names) and self._fingerprint(names) == row["outputs_fingerprint"]
+
+    def _fingerprint(self, names: list[str]) -> str:
+        """Describe outputs as the file system does; a missing one makes it empty."""
+        try:
+            return " ".join(identify(self.folder / name).fingerprint for name in names)
+        except OSError:
+            return ""
+
+    def _insert(
+        self,
+        address: str,
+        identity: Identity,
+        sha256: str | None,
+        like: Mapping[str, Any],
+        *,
+        status: str,
+        key: str = "",
+        over: bool = True,
+    ) -> None:
+        """Write the row of a file, with outputs and details like those of another one."""
+        insert = f"INSERT OR {'REPLACE' if over else 'IGNORE'} INTO files"
+        self._database.execute(
+            f"{insert} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                address,
+                key or self.key,
+                identity.fingerprint,
+                identity.size,
+                sha256,
+                status,
+                self.run,
+                like["target"],
+                like.get("outputs_fingerprint"),
+                like.get("details"),
+                __version__,
+            ),
+        )
+
+    def _settle(self, address: str, status: str, *, details: Details, sha256: str | None = None) -> None:
+        """Turn a claim into what came of it."""
+        with change(self._database):
+            self._database.execute(
+                "UPDATE files SET status = ?, sha256 = coalesce(?, sha256), outputs_fingerprint = ?,"
+                " details = ? WHERE address = ? AND key = ? AND run = ?",
+                (
+                    status,
+                    sha256,
+                    self._fingerprint(details.get("outputs", [])),
+                    json.dumps(details),
+                    address,
+                    self.key,
+                    self.run,
+                ),
+            )
+
+
+def describe(error: AnnotaryError) -> Details:
+    """Take an error apart, to store it."""
+    return {
+        "place": error.place,
+        "expected": error.expected,
+        "found": error.found,
+        "remedy": error.remedy,
+    }

@@ -1,0 +1,179 @@
+"""One file from its bytes to its outputs, which appear whole or not at all."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from annotary.config import ScoreConfig
+from annotary.data.atomic import TEMPORARY_PREFIX, make_folder, replacing
+from annotary.data.discovery import ANNOTATED_SUFFIX
+from annotary.data.formats import needs_conversion, write_as_h5ad
+from annotary.data.hashing import hash_source
+from annotary.errors import AnnotaryError
+from annotary.models.bundle import Bundle
+from annotary.scoring.annotate import AnnotatedCells, annotate_file
+from annotary.scoring.copying import BackgroundCopy, refuse_change
+from annotary.scoring.identity import identify
+from annotary.scoring.ontology import add_terms
+from annotary.scoring.outputs import add_annotation, describe
+from annotary.scoring.records import ScoreRecord
+from annotary.scoring.tables import TABLE_SUFFIXES, write_table
+from annotary.scoring.voting import add_votes
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An input as a record tells of it.
+
+    Attributes
+    ----------
+    path
+        Where its bytes lie on this machine.
+    shown_as
+        Its address.
+    record
+        Its record, but for what is known only when it has been read.
+    """
+
+    path: Path
+    shown_as: str
+    record: ScoreRecord
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What became of a file.
+
+    Attributes
+    ----------
+    cells
+        The annotation.
+    record
+        Where it comes from.
+    outputs
+        Files that were written.
+    moved
+        What another tool wrote under our names, and where it is now.
+    seconds
+        Time that reading and predicting took, without writing.
+    """
+
+    cells: AnnotatedCells
+    record: ScoreRecord
+    outputs: list[Path]
+    moved: list[str]
+    seconds: float
+
+
+def annotate_one(
+    origin: Origin, target: Path, bundle: Bundle, config: ScoreConfig, *, owner: str
+) -> Annotated:
+    """Annotate a file and write what is asked for.
+
+    Parameters
+    ----------
+    origin
+        The input.
+    target
+        Path of the outputs, without ending.
+    bundle
+        The model.
+    config
+        Settings.
+    owner
+        Marks temporary files.
+
+    Raises
+    ------
+    InputFileError, CountsError, GeneOverlapError
+        If the file cannot be annotated.
+    PassingError
+        If it changed while it was read.
+    OutputError
+        If an output cannot be written.
+    """
+    h5ad, table = name_outputs(target, config)
+    moved: list[str] = []
+    with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
+        new_h5ad = stack.enter_context(replacing(h5ad, owner=owner)) if h5ad else None
+        new_table = stack.enter_context(replacing(table, owner=owner)) if table else None
+        cells, sha256, seconds = _read(origin, new_h5ad, bundle, config, folder=target.parent, owner=owner)
+        record = replace(
+            origin.record,
+            input_sha256=sha256,
+            counts_place=cells.place.removeprefix(f"{origin.shown_as}: "),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        if new_h5ad:
+            moved = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
+        if new_table:
+            about = describe(cells, record)
+            write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
+    outputs = [path for path in (h5ad, table) if path]
+    return Annotated(cells=cells, record=record, outputs=outputs, moved=moved, seconds=seconds)
+
+
+def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path | None]:
+    """Name the annotated file and the table that are wanted of a target without ending."""
+    h5ad = target.with_name(f"{target.name}{ANNOTATED_SUFFIX}")
+    table = target.with_name(f"{target.name}{TABLE_SUFFIXES[config.table_format]}")
+    return (None if config.form == "table" else h5ad), (None if config.form == "h5ad" else table)
+
+
+def _read(
+    origin: Origin, copy: Path | None, bundle: Bundle, config: ScoreConfig, *, folder: Path, owner: str
+) -> tuple[AnnotatedCells, str, float]:
+    """Annotate the input's cells while its bytes are copied and hashed; give SHA-256 and seconds too."""
+
+    def annotate(path: Path) -> AnnotatedCells:
+        cells = annotate_file(
+            bundle,
+            path,
+            counts_layer=config.counts_layer,
+            depth_key=config.depth_key,
+            device=config.device,
+            chunk_size=config.chunk_size,
+            shown_as=Path(origin.shown_as),
+            scratch=folder,
+        )
+        if config.majority_voting:
+            cells = add_votes(cells, bundle, path, config)
+        return add_terms(cells, Path(config.ontology)) if config.ontology else cells
+
+    if needs_conversion(origin.path):
+        with _open_copy(copy, folder, owner) as converted:
+            before = identify(origin.path)
+            write_as_h5ad(origin.path, converted)
+            sha256 = hash_source(origin.path)
+            refuse_change(origin.path, before)
+            started = time.monotonic()
+            return annotate(converted), sha256, time.monotonic() - started
+    started = time.monotonic()
+    copying = BackgroundCopy(origin.path, copy)
+    try:
+        cells = annotate(origin.path)
+    except AnnotaryError:
+        copying.stop()
+        copying.refuse_change()  # what looks damaged may be half of a new file
+        raise
+    except BaseException:
+        copying.stop()
+        raise
+    seconds = time.monotonic() - started
+    return cells, copying.finish(), seconds
+
+
+@contextlib.contextmanager
+def _open_copy(copy: Path | None, folder: Path, owner: str) -> Iterator[Path]:
+    """Give the copy that becomes the output, or else one that goes when the block ends."""
+    if copy:
+        yield copy
+        return
+    with tempfile.NamedTemporaryFile(
+        dir=make_folder(folder), prefix=f"{TEMPORARY_PREFIX}{owner}", suffix=".h5ad"
+    ) as file:
+        yield Path(file.name)

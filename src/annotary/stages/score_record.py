@@ -1,0 +1,88 @@
+"""What score tells of its files: to the person who started it, and to MLflow."""
+
+import pandas as pd
+
+from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
+from annotary.log import say, warn
+from annotary.scoring.batch import ScoredFile
+from annotary.scoring.drift import judge
+from annotary.scoring.outcome import Outcome
+from annotary.scoring.tally import Tally
+from annotary.tracking import StageRun
+
+DRIFT_TAG = "drift"
+
+
+def tell(one: ScoredFile) -> None:
+    """Tell what became of a file that is not known from before."""
+    if one.status == "failed":
+        warn(one.reason)
+    elif one.status == "waiting":
+        say(f"{one.source} waits for the next run: {one.reason}")
+    elif one.annotated is not None:
+        for moved in one.annotated.moved:
+            warn(f"{one.source}: kept what was there: {moved}")
+        for message in one.annotated.cells.warnings:
+            warn(message)
+        n_low = one.details["n_low_information"]
+        if n_low:
+            warn(
+                f"{one.source}: {n_low} of {one.n_cells} cells express fewer panel genes "
+                "than any training cell"
+            )
+        say(f"annotated {one.n_cells} cells: {one.target}")
+
+
+def record_outcome(run: StageRun, outcome: Outcome) -> None:
+    """Say in all what was done, and log it."""
+    n_known = outcome.count("known")
+    if n_known:
+        is_all = n_known == len(outcome.files)
+        say(
+            f"{n_known} files were annotated with {outcome.model} before"
+            + (": nothing to do" if is_all else "")
+        )
+    level = judge(outcome.drift)
+    if level in ("warn", "alert"):
+        told = ", ".join(
+            f"{figure.name} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level)})"
+            for figure in outcome.drift
+            if figure.value is not None and figure.level in ("warn", "alert")
+        )
+        warn(f"the cells differ from the training cells: {told}")
+    run.set_tags({DRIFT_TAG: level})
+    run.log_metrics(outcome.measure())
+    run.log_table(outcome.tabulate(), "files", index=False)
+    if outcome.tally is not None:
+        _record_cells(run, outcome, outcome.tally)
+
+
+def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
+    """Log the labels of the cells that were annotated, and the run's page, ``scoring.html``."""
+    expected = outcome.reference.label_shares
+    labels = [
+        LabelRow(name, count, count / tally.n_cells, None if expected is None else float(expected[code]))
+        for code, (name, count) in enumerate(zip(tally.label_names, tally.label_counts, strict=True))
+    ]
+    files = [
+        FileRow(
+            source=one.source,
+            status=one.status,
+            n_cells=one.n_cells,
+            mean_confidence=one.details.get("mean_confidence"),
+            seconds=one.seconds,
+            reason=one.reason,
+        )
+        for one in outcome.files
+    ]
+    facts = {"model": outcome.model, "run": outcome.run_id, "cells": f"{tally.n_cells:,}"}
+    page = make_scoring_report(
+        f"Annotated with {outcome.model}",
+        facts | {"drift": judge(outcome.drift)},
+        labels=labels,
+        confidence=tally.confidence,
+        drift=outcome.drift,
+        files=files,
+    )
+    run.log_text(page, "scoring.html")
+    run.log_table(pd.DataFrame(labels), "labels", index=False)

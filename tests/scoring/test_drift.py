@@ -1,0 +1,128 @@
+"""Drift: distances that are known by hand, limits, and a page that escapes what it shows."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import ks_2samp
+
+from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
+from annotary.scoring.batch import ScoredFile
+from annotary.scoring.drift import (
+    LABELS_JS,
+    LABELS_PSI,
+    LIMITS,
+    DriftFigure,
+    Reference,
+    compute_js_distance,
+    compute_ks,
+    compute_psi,
+    judge,
+    measure_drift,
+)
+from annotary.scoring.outcome import Outcome
+from annotary.scoring.tally import N_BINS, Tally
+
+TALLY = Tally(
+    label_names=("a", "b"),
+    label_counts=(80, 20),
+    confidence=(0,) * (N_BINS - 1) + (100,),
+    n_low_information=0,
+)
+
+
+def test_the_jensen_shannon_distance_is_scipy_s():
+    rng = np.random.default_rng(0)
+    one, other = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(6))
+    other[2] = 0
+    other /= other.sum()
+    assert compute_js_distance(one, other) == pytest.approx(jensenshannon(one, other, base=2))
+    assert compute_js_distance(np.array([1.0, 0]), np.array([0, 1.0])) == pytest.approx(1)
+
+
+def test_psi_is_zero_for_the_same_and_grows_by_its_definition():
+    same = np.array([0.3, 0.7])
+    assert compute_psi(same, same) == 0
+    found = compute_psi(np.array([0.5, 0.5]), same)
+    assert found == pytest.approx(0.2 * np.log(0.5 / 0.3) - 0.2 * np.log(0.5 / 0.7))
+    assert np.isfinite(compute_psi(np.array([1.0, 0.0]), same))
+
+
+def test_ks_of_histograms_is_that_of_their_cells():
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, N_BINS, 500), rng.integers(10, N_BINS, 400)
+    shares = [np.bincount(bins, minlength=N_BINS) / len(bins) for bins in (one, other)]
+    assert compute_ks(*shares) == pytest.approx(ks_2samp(one, other).statistic)
+
+
+def test_a_model_that_tells_nothing_of_its_training_cells_is_said_to():
+    figures = measure_drift(TALLY, Reference.of(SimpleNamespace()), overlap=1.0)
+    values = {figure.name: figure.level for figure in figures}
+    assert values[LABELS_JS] == values[LABELS_PSI] == "unknown"
+    assert judge(figures) == "ok", "what can be compared is compared"
+    assert judge(figures[:3]) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("training", "overlap", "expected"),
+    [((80, 20), 1.0, "ok"), ((50, 50), 1.0, "warn"), ((1, 99), 1.0, "alert"), ((80, 20), 0.6, "alert")],
+)
+def test_levels(training, overlap, expected):
+    reference = Reference(label_shares=np.array(training) / 100)
+    assert judge(measure_drift(TALLY, reference, overlap=overlap)) == expected
+
+
+def test_limits_are_ordered():
+    assert all(0 < warn < alert for warn, alert in LIMITS.values())
+
+
+def test_tallies_add_up_and_survive_the_ledger():
+    total = Tally.add([TALLY, TALLY])
+    assert (total.n_cells, total.label_counts) == (200, (160, 40))
+    assert Tally.from_details(json.loads(json.dumps(total.to_details()))) == total
+    assert Tally.from_details({"n_cells": 3}) is None
+    assert Tally.add([]) is None
+
+
+@pytest.mark.parametrize(("fails", "code"), [(True, 4), (False, 0)])
+def test_drift_decides_the_exit_code_where_it_is_asked_for(fails, code):
+    known = ScoredFile("a.h5ad", "known", outputs=(Path("a"),))
+    drift = [DriftFigure(LABELS_PSI, 2.0, 0.2, 0.5)]
+    outcome = Outcome(model="m", run_id="r", files=[known], drift=drift, fails_on_drift=fails)
+    assert outcome.exit_code == code
+    failed = replace(outcome, files=[known, ScoredFile("b.h5ad", "failed")])
+    assert failed.exit_code == 3, "a file that failed comes first"
+    assert json.loads(outcome.to_json())["drift"] == "alert"
+
+
+def test_the_page_escapes_every_text_and_loads_nothing():
+    evil = "<script>alert(1)</script>&\"'"
+    page = make_scoring_report(
+        evil,
+        {evil: evil},
+        labels=[LabelRow(evil, 3, 0.5, None), LabelRow("B", 3, 0.5, 0.25)],
+        confidence=[0, 1, 5],
+        drift=[DriftFigure(evil, None, 0.1, 0.2), DriftFigure("psi", 0.3, 0.1, 0.2)],
+        files=[
+            FileRow(evil, "annotated", 3, 0.5, 1.0, evil),
+            FileRow("bad.h5ad", "failed", 0, None, 0.0, "bad"),
+        ],
+    )
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=", page)
+    assert "default-src 'none'" in page
+    assert page.count("not known") == 2
+    assert page.index("bad.h5ad") < page.index("annotated</td>"), "failures come first"
+
+
+def test_a_page_without_cells_shows_the_files():
+    page = make_scoring_report(
+        "t", {}, labels=[], confidence=[], drift=[], files=[FileRow("x", "failed", 0, None, 0.0, "why")]
+    )
+    assert "why" in page
+    assert "Confidence" not in page
