@@ -23,6 +23,7 @@ CONFIGS = {
     "transformer": config.TransformerConfig,
     "evaluate": config.EvaluateConfig,
     "promote": config.PromoteConfig,
+    "rollback": config.RollbackConfig,
     "score": config.ScoreConfig,
 }
 

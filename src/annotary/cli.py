@@ -15,7 +15,7 @@ from annotary.errors import AnnotaryError
 from annotary.log import show_messages
 from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
-_PATHS = ("output", "dataset", "labels")
+_PATHS = ("output", "dataset", "labels", "file")
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
 
@@ -161,6 +161,14 @@ def promote(options: config.PromoteConfig) -> None:
     done = run(options)
     champion = f"version {done.champion.number}" if done.champion else "none"
     click.echo(f"champion: {champion} ({done.verdict.reason})")
+
+
+@stage_command("rollback", config.RollbackConfig)
+def rollback(options: config.RollbackConfig) -> None:
+    """Return to the champion before."""
+    from annotary.stages.rollback import rollback as run
+
+    click.echo(f"champion: version {run(options).number}")
 
 
 @stage_command("score", config.ScoreConfig)

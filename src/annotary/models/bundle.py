@@ -24,7 +24,7 @@ from annotary.models.base import Annotator
 from annotary.quality.prepare import InputSpec
 
 _FORMAT = 1
-_MANIFEST = "bundle.json"
+MANIFEST = "bundle.json"
 _WEIGHTS = "weights"
 _SEEN_FILE = "seen_cells.safetensors"
 _SEEN_CELLS = "seen_cells"
@@ -190,7 +190,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "provenance": asdict(bundle.provenance),
         "sha256": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
     }
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -201,11 +201,11 @@ def load_bundle(folder: Path) -> Bundle:
     BundleError
         If it has another format or kind, or a file is missing or altered.
     """
-    manifest_path = folder / _MANIFEST
+    manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(
             folder,
-            expected=f"to be a model bundle with {_MANIFEST}",
+            expected=f"to be a model bundle with {MANIFEST}",
             found="none",
             remedy="Use a model that annotary registered.",
         )
