@@ -133,7 +133,7 @@ def test_a_promotion_that_was_killed_before_its_aliases_is_finished_by_the_next(
 
 
 def test_a_late_process_does_not_bring_back_its_own_champion(versions, monkeypatch):
-    """The first stops after reading the ledger; another promotes meanwhile; then the first sets its aliases."""
+    """One stops after reading the ledger, another promotes meanwhile, then the first sets its aliases."""
     promote("1")
     append(read_ledger(NAME), decide("1", "2"))
     set_aliases = promotions._set_aliases

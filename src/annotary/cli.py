@@ -16,6 +16,7 @@ from annotary.log import show_messages
 from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
 _PATHS = ("output", "dataset", "labels", "file")
+_MARKS = {True: "ok", False: "ALTERED", None: "-"}
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
 
@@ -69,8 +70,10 @@ def _end(message: str, *, exit_code: int = 1) -> NoReturn:
     sys.exit(exit_code)
 
 
-def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Command], click.Command]:
-    """Make a command of a function that takes a configuration."""
+def stage_command(
+    name: str, options: type[config.StageConfig], *, argument: str = ""
+) -> Callable[[Command], click.Command]:
+    """Make a command of a function that takes a configuration; one field may need no option's name."""
 
     def decorate(function: Command) -> click.Command:
         def call(**values: Any) -> None:
@@ -85,7 +88,8 @@ def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Com
             function(options.from_options(values))
 
         params: list[click.Parameter] = [
-            make_option(key, field) for key, field in options.model_fields.items()
+            click.Argument([key]) if key == argument else make_option(key, field)
+            for key, field in options.model_fields.items()
         ]
         command = click.Command(name, params=params, callback=call, help=function.__doc__)
         cli.add_command(command)
@@ -178,6 +182,34 @@ def score(options: config.ScoreConfig) -> None:
 
     for scored in run(options):
         click.echo(scored.target)
+
+
+@stage_command("models", config.ModelsConfig)
+def models(options: config.ModelsConfig) -> None:
+    """List versions with aliases, macro-F1, dataset and date."""
+    from annotary.stages.listing import list_models
+
+    click.echo(list_models(options))
+
+
+@stage_command("ledger", config.LedgerConfig)
+def ledger(options: config.LedgerConfig) -> None:
+    """Show the promotion ledger, and check that nobody altered it."""
+    from annotary.stages.listing import list_promotions
+
+    click.echo(list_promotions(options))
+
+
+@stage_command("verify", config.VerifyConfig, argument="file")
+def verify(options: config.VerifyConfig) -> None:
+    """Check an annotated file: its labels, the version that gave them, the input."""
+    from annotary.stages.verify import refuse_altered
+    from annotary.stages.verify import verify as run
+
+    findings = run(options)
+    for one in findings:
+        click.echo(f"{_MARKS[one.holds]:8} {one.what}: {one.says}")
+    refuse_altered(findings, options.file)
 
 
 @stage_command("main", config.MainConfig)

@@ -132,13 +132,26 @@ def test_evaluate_logs_tables_and_figures_of_every_candidate(outcome, runs):
     np.testing.assert_allclose(confusion.sum(axis=1), 1)
 
 
-def test_all_candidates_are_versions_and_the_best_is_challenger(outcome, main_config):
+def test_all_candidates_are_versions_and_the_best_was_challenger(outcome, main_config):
     versions = mlflow.search_model_versions(filter_string=f"name = '{main_config.model_name}'")
     assert {str(one.version) for one in versions} == {one.version.number for one in outcome.evaluated}
     best = max(outcome.evaluated, key=lambda one: one.score)
-    challenger = resolve_alias(main_config.model_name, CHALLENGER)
-    assert challenger.number == best.version.number
-    assert float(challenger.tags["macro_f1"]) == pytest.approx(best.score, abs=1e-6)
+    champion = resolve_alias(main_config.model_name, CHAMPION)
+    assert champion.number == best.version.number
+    assert float(champion.tags["macro_f1"]) == pytest.approx(best.score, abs=1e-6)
+    assert find_alias(main_config.model_name, CHALLENGER) is None, "a champion is no challenger any more"
+
+
+def test_every_version_has_a_card(outcome):
+    for one in outcome.evaluated:
+        version = mlflow.MlflowClient().get_model_version(one.version.name, one.version.number)
+        others = [other.version.number for other in outcome.evaluated if other is not one]
+        for part in ("Macro-F1", "Expected calibration error", "| T cell |", "not stated", "Limits", *others):
+            assert part in version.description, part
+        page = mlflow.artifacts.load_text(version.tags["annotary.card"])
+        assert version.tags["annotary.model_hash"] in page
+        assert "data:image/png;base64," in page
+        assert "<script" not in page
 
 
 def test_first_challenger_becomes_champion_with_the_reason_on_the_version(outcome, main_config):

@@ -15,6 +15,7 @@ from annotary.data.hashing import hash_file
 from annotary.errors import AnnotaryError, InputFileError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
+from annotary.promotions import note_outside_move_if_possible
 from annotary.registry import RegisteredVersion, load, resolve_alias
 from annotary.scoring.annotate import AnnotatedCells, annotate_file
 from annotary.scoring.discovery import find_inputs
@@ -53,6 +54,7 @@ def score(config: ScoreConfig) -> list[ScoredFile]:
     """
     with stage_run("score", config) as run:
         version = resolve_alias(config.model_name, config.alias)
+        note_outside_move_if_possible(config.model_name)
         inputs = find_inputs(config.input)
         output = make_folder(Path(config.output))
         bundle = load(version.uri)
