@@ -117,6 +117,12 @@ def test_command_options_are_the_configuration_s(stage):
     assert options == {option(name) for name in CONFIGS[stage].model_fields}
 
 
+@pytest.mark.parametrize("command", ["models", "ledger", "verify"])
+def test_commands_for_people_have_no_entry_point(command):
+    assert command in cli.commands
+    assert command not in read_yaml("MLproject")["entry_points"]
+
+
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_every_option_is_explained(stage):
     for parameter in cli.commands[stage].params:

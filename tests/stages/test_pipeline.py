@@ -12,11 +12,14 @@ from conftest import SMALL
 from simulate import write_cells
 
 from annotary import keys
-from annotary.config import CHALLENGER, CHAMPION, MainConfig
+from annotary.config import CHALLENGER, CHAMPION, LedgerConfig, MainConfig, ModelsConfig, VerifyConfig
 from annotary.data.dataset import read_dataset
-from annotary.registry import find_alias, load, resolve_alias
+from annotary.errors import OutputError
+from annotary.registry import fetch_bundle, find_alias, load, resolve_alias
 from annotary.scoring.outputs import read_record
+from annotary.stages.listing import list_models, list_promotions
 from annotary.stages.pipeline import run_pipeline
+from annotary.stages.verify import refuse_altered, verify
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +220,75 @@ def test_a_second_job_on_the_same_data_keeps_the_champion(store):
     assert second.promotion.champion.number == first.promotion.champion.number
     assert "is not higher than" in second.promotion.verdict.reason
     assert second.evaluated[0].score == first.evaluated[0].score, "the same seed gives the same model"
+
+
+def verify_copy(outcome, tmp_path, change=None, **options):
+    """Verify a copy of the annotated file, after a change to it."""
+    copy = tmp_path / "copy.annotated.h5ad"
+    cells = anndata.read_h5ad(outcome.scored[0].target)
+    (cells if change is None else change(cells)).write_h5ad(copy)
+    return {one.what: one for one in verify(VerifyConfig(file=str(copy), **options))}
+
+
+def test_verify_finds_nothing_in_a_file_that_only_gained_something(outcome, tmp_path):
+    def add(cells):
+        cells.obs["note"] = "mine"
+        return cells
+
+    findings = verify_copy(outcome, tmp_path, add, input=str(outcome.scored[0].source))
+    assert [one.holds for one in findings.values()] == [True] * 4
+    refuse_altered(list(findings.values()), "file")
+
+
+def test_verify_names_the_cells_whose_labels_were_changed(outcome, tmp_path):
+    def change(cells):
+        cells.obs["predicted_labels"] = cells.obs["predicted_labels"].astype(str)
+        cells.obs.loc["cell0007", "predicted_labels"] = "neuron"
+        return cells
+
+    findings = verify_copy(outcome, tmp_path, change)
+    said = findings["obs['predicted_labels']"]
+    assert said.holds is False
+    assert "1 of 240 cells do not fit their probabilities: 'cell0007' says 'neuron'" in said.says
+    with pytest.raises(OutputError, match="'cell0007' says 'neuron'"):
+        refuse_altered(list(findings.values()), "file")
+
+
+def test_verify_finds_removed_cells_another_input_and_another_version(outcome, tmp_path):
+    removed = verify_copy(outcome, tmp_path, lambda cells: cells[5:].copy())
+    assert "cells were removed or reordered" in removed["obs['predicted_labels']"].says
+
+    def rename(cells):
+        cells.uns["annotary"]["model_version"] = "99"
+        cells.uns["annotary"]["input_sha256"] = "0" * 64
+        return cells
+
+    findings = verify_copy(outcome, tmp_path, rename, input=str(outcome.scored[0].source))
+    assert findings["models:/cell-annotator/99"].holds is False
+    assert findings["input"].holds is False
+
+
+def test_models_and_ledger_are_listed(outcome, main_config):
+    table = list_models(ModelsConfig(model_name=main_config.model_name)).splitlines()
+    assert len(table) == 1 + len(outcome.evaluated)
+    champion = next(line for line in table if "champion" in line)
+    assert f"{outcome.evaluated[0].score:.3f}" in champion
+    assert "cells.h5ad" in champion
+    assert "1 entries, every link holds" in list_promotions(LedgerConfig(model_name=main_config.model_name))
+
+
+def test_verify_finds_a_version_whose_files_were_altered(outcome, tmp_path):
+    weights = next(
+        path
+        for path in fetch_bundle(outcome.promotion.champion.uri).rglob("*")
+        if path.suffix == ".safetensors"
+    )
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before + b"x")
+        findings = verify_copy(outcome, tmp_path)
+    finally:
+        weights.write_bytes(before)
+    said = findings[f"files of {outcome.promotion.champion.uri}"]
+    assert said.holds is False
+    assert weights.name in said.says

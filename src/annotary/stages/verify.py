@@ -52,7 +52,7 @@ class AnnotatedFile:
     labels
         The label column, indexed by cell id, ``(n_cells,)``; None where it is gone.
     best
-        Most probable label of each cell by the stored probabilities, ``(n_cells,)``; None where they are gone.
+        Most probable label of each cell by the stored probabilities, ``(n_cells,)``; None without them.
     """
 
     record: dict[str, object]
@@ -130,15 +130,13 @@ def _check_labels(annotated: AnnotatedFile) -> Finding:
         return Finding(what, False, "altered, or cells were removed or reordered")
     other = np.flatnonzero(labels.to_numpy(dtype=object) != annotated.best)
     if not other.size:
-        return Finding(
-            what, False, "cells were removed or reordered: the labels left fit their probabilities"
-        )
+        return Finding(what, False, "cells were removed or reordered; the labels fit their probabilities")
     named = ", ".join(
         f"{labels.index[row]!r} says {labels.iloc[row]!r}, not {annotated.best[row]!r}"
         for row in other[:_MOST_NAMED]
     )
     return Finding(
-        what, False, f"{other.size} of {len(labels)} cells differ from their probabilities: {named}"
+        what, False, f"{other.size} of {len(labels)} cells do not fit their probabilities: {named}"
     )
 
 
