@@ -12,13 +12,25 @@ from conftest import SMALL
 from simulate import write_cells
 
 from annotary import keys
-from annotary.config import CHALLENGER, CHAMPION, LedgerConfig, MainConfig, ModelsConfig, VerifyConfig
+from annotary.config import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    LedgerConfig,
+    MainConfig,
+    ModelsConfig,
+    ScoreConfig,
+    VerifyConfig,
+)
 from annotary.data.dataset import read_dataset
 from annotary.errors import OutputError
+from annotary.ledger import OUTSIDE
+from annotary.promotions import read_ledger
 from annotary.registry import fetch_bundle, find_alias, load, resolve_alias
 from annotary.scoring.outputs import read_record
 from annotary.stages.listing import list_models, list_promotions
 from annotary.stages.pipeline import run_pipeline
+from annotary.stages.score import score
 from annotary.stages.verify import refuse_altered, verify
 
 
@@ -292,3 +304,15 @@ def test_verify_finds_a_version_whose_files_were_altered(outcome, tmp_path):
     said = findings[f"files of {outcome.promotion.champion.uri}"]
     assert said.holds is False
     assert weights.name in said.says
+
+
+def test_score_uses_the_version_that_a_person_made_champion_and_the_ledger_says_so(outcome, main_config):
+    """Last in this module: the champion is another one afterwards."""
+    other = outcome.evaluated[1].version
+    mlflow.MlflowClient().set_registered_model_alias(other.name, CHAMPION, other.number)
+    source = outcome.scored[0].source
+    scored = score(ScoreConfig(input=str(source), output=str(source.parent / "by-hand"), device="cpu"))
+    assert read_record(scored[0].target)["model_version"] == other.number
+    noted = read_ledger(other.name).entries[-1].decision
+    assert (noted.action, noted.after) == (OUTSIDE, other.number)
+    assert resolve_alias(other.name, PREVIOUS).number == outcome.promotion.champion.number
