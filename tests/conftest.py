@@ -111,6 +111,10 @@ class NoEmbedding:
 @pytest.fixture
 def no_embedding(monkeypatch):
     """For tests that preprocess many times and look at no picture."""
+    leave_out_embedding(monkeypatch)
+
+
+def leave_out_embedding(monkeypatch) -> None:
     monkeypatch.setattr(
         "annotary.stages.training_picture.open_embedding",
         lambda *, seed: contextlib.nullcontext(NoEmbedding()),

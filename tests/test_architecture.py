@@ -11,7 +11,7 @@ ROOT = Path(annotary.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # Which parts of annotary a part may import, besides itself and these modules of the ground floor.
-GROUND = {"keys", "errors", "config", "log", "progress", "paths", "annotary"}
+GROUND = {"keys", "errors", "config", "ledger", "log", "progress", "paths", "annotary"}
 ALLOWED = {
     "data": set(),
     "quality": {"data"},
@@ -21,12 +21,23 @@ ALLOWED = {
     "tracking": {"data"},
     "pyfunc": {"models", "scoring"},
     "registry": {"models", "tracking", "pyfunc"},
-    "stages": {"data", "quality", "models", "evaluation", "scoring", "tracking", "registry"},
+    "promotions": {"registry", "tracking"},
+    "pyfunc_process": set(),
+    "stages": {
+        "data",
+        "quality",
+        "models",
+        "evaluation",
+        "scoring",
+        "tracking",
+        "registry",
+        "promotions",
+    },
     "cli": {"stages", "tracking"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
-    "mlflow": {"tracking", "registry", "pyfunc"},
+    "mlflow": {"tracking", "registry", "promotions", "pyfunc"},
     "torch": {"models/transformer"},
     "scvi": {"quality/solo"},
     "optuna": {"models/tuning", "models/baselines"},

@@ -23,6 +23,7 @@ CONFIGS = {
     "transformer": config.TransformerConfig,
     "evaluate": config.EvaluateConfig,
     "promote": config.PromoteConfig,
+    "rollback": config.RollbackConfig,
     "score": config.ScoreConfig,
 }
 
@@ -114,6 +115,12 @@ def option(name: str) -> str:
 def test_command_options_are_the_configuration_s(stage):
     options = {name for parameter in cli.commands[stage].params for name in parameter.opts}
     assert options == {option(name) for name in CONFIGS[stage].model_fields}
+
+
+@pytest.mark.parametrize("command", ["models", "ledger", "verify"])
+def test_commands_for_people_have_no_entry_point(command):
+    assert command in cli.commands
+    assert command not in read_yaml("MLproject")["entry_points"]
 
 
 @pytest.mark.parametrize("stage", CONFIGS)

@@ -24,7 +24,7 @@ def log_model(seed: int = 0, dataset_hash: str = "d") -> registry.Candidate:
 
 
 def register(candidate: registry.Candidate, **tags: str) -> registry.RegisteredVersion:
-    return registry.register(candidate, NAME, tags=tags, description="a test")
+    return registry.register(candidate, NAME, tags=tags)
 
 
 def test_a_model_becomes_one_version_however_often_it_is_registered(store):

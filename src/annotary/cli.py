@@ -16,7 +16,8 @@ from annotary.errors import AnnotaryError
 from annotary.log import show_messages
 from annotary.paths import resolve_path, resolve_paths, resolve_storage
 
-_PATHS = ("output", "dataset", "labels", "quarantine", "ontology")
+_PATHS = ("output", "dataset", "labels", "quarantine", "ontology", "file")
+_MARKS = {True: "ok", False: "ALTERED", None: "-"}
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
 _OBJECTS_BEFORE_COLLECTION = 50_000
@@ -75,8 +76,10 @@ def _end(message: str, *, exit_code: int = 1) -> NoReturn:
     sys.exit(exit_code)
 
 
-def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Command], click.Command]:
-    """Make a command of a function that takes a configuration."""
+def stage_command(
+    name: str, options: type[config.StageConfig], *, argument: str = ""
+) -> Callable[[Command], click.Command]:
+    """Make a command of a function that takes a configuration; one field may need no option's name."""
 
     def decorate(function: Command) -> click.Command:
         def call(**values: Any) -> None:
@@ -91,7 +94,8 @@ def stage_command(name: str, options: type[config.StageConfig]) -> Callable[[Com
             function(options.from_options(values))
 
         params: list[click.Parameter] = [
-            make_option(key, field) for key, field in options.model_fields.items()
+            click.Argument([key]) if key == argument else make_option(key, field)
+            for key, field in options.model_fields.items()
         ]
         command = click.Command(name, params=params, callback=call, help=function.__doc__)
         cli.add_command(command)
@@ -169,6 +173,14 @@ def promote(options: config.PromoteConfig) -> None:
     click.echo(f"champion: {champion} ({done.verdict.reason})")
 
 
+@stage_command("rollback", config.RollbackConfig)
+def rollback(options: config.RollbackConfig) -> None:
+    """Return to the champion before."""
+    from annotary.stages.rollback import rollback as run
+
+    click.echo(f"champion: version {run(options).number}")
+
+
 @stage_command("score", config.ScoreConfig)
 def score(options: config.ScoreConfig) -> None:
     """Annotate files with the champion, each once; a JSON summary goes to standard output.
@@ -186,6 +198,34 @@ def score(options: config.ScoreConfig) -> None:
         raise
     click.echo(outcome.to_json())
     click.get_current_context().exit(outcome.exit_code)
+
+
+@stage_command("models", config.ModelsConfig)
+def models(options: config.ModelsConfig) -> None:
+    """List versions with aliases, macro-F1, dataset and date."""
+    from annotary.stages.listing import list_models
+
+    click.echo(list_models(options))
+
+
+@stage_command("ledger", config.LedgerConfig)
+def ledger(options: config.LedgerConfig) -> None:
+    """Show the promotion ledger, and check that nobody altered it."""
+    from annotary.stages.listing import list_promotions
+
+    click.echo(list_promotions(options))
+
+
+@stage_command("verify", config.VerifyConfig, argument="file")
+def verify(options: config.VerifyConfig) -> None:
+    """Check an annotated file: its labels, the version that gave them, the input."""
+    from annotary.stages.verify import refuse_altered
+    from annotary.stages.verify import verify as run
+
+    findings = run(options)
+    for one in findings:
+        click.echo(f"{_MARKS[one.holds]:8} {one.what}: {one.says}")
+    refuse_altered(findings, options.file)
 
 
 @stage_command("main", config.MainConfig)

@@ -15,6 +15,7 @@ DEFAULT_OUTPUT = "annotary-output"
 DEFAULT_MODEL_NAME = "cell-annotator"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+PREVIOUS = "previous"
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Part = TypeVar("Part", bound="StageConfig")
@@ -127,11 +128,32 @@ class LabelledInput(StageConfig):
 
 
 class PromotionOptions(StageConfig):
-    """Whether the champion may change."""
+    """Whether the champion may change, and the rules that a challenger must keep."""
 
     mode: Literal["enabled", "dry_run", "disabled"] = Field(
         "enabled", description="enabled promotes, dry_run says what it would do, disabled does nothing."
     )
+    min_macro_f1: float = Field(0.5, ge=0, le=1, description="Least macro-F1 of a champion.")
+    min_gain: float = Field(
+        0.0,
+        ge=-1,
+        le=1,
+        description="Macro-F1 by which the challenger must exceed the champion; negative takes a worse one.",
+    )
+    non_inferiority_margin: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Macro-F1 by which the challenger may be worse at the lower end of the 95 % interval.",
+    )
+    max_class_drop: float = Field(
+        0.1, ge=0, le=1, description="F1 that a label may lose, if it has --min-support test cells."
+    )
+    min_support: int = Field(30, ge=1, description="Test cells of a label that --max-class-drop looks at.")
+    max_ece: float = Field(0.2, ge=0, le=1, description="Largest expected calibration error.")
+    min_cells_per_second: float = Field(10, ge=0, description="Least speed of annotating the test cells.")
+    max_bundle_mb: float = Field(500, gt=0, description="Largest size of a model's files, MB.")
+    n_draws: int = Field(2000, ge=100, description="Draws of the bootstrap that compares the two.")
 
 
 class QualityOptions(StageConfig):
@@ -328,7 +350,16 @@ class TransformerConfig(SeedOption, DeviceOption, ConfidenceOptions, NetworkOpti
     """Train the self-attention network."""
 
 
-class EvaluateConfig(DeviceOption, ModelNameOption, DatasetOption):
+class CardOptions(StageConfig):
+    """What a model card says that no file tells."""
+
+    licence: str = Field("", description="Licence of the data, for the model card; empty says not stated.")
+    label_source: str = Field(
+        "", description="Who made the labels, and how, for the model card; empty names the column."
+    )
+
+
+class EvaluateConfig(SeedOption, DeviceOption, CardOptions, ModelNameOption, DatasetOption):
     """Compare candidates on the test cells and register them."""
 
     candidates: str = Field(
@@ -336,10 +367,31 @@ class EvaluateConfig(DeviceOption, ModelNameOption, DatasetOption):
     )
 
 
-class PromoteConfig(DeviceOption, PromotionOptions, ModelNameOption):
+class PromoteConfig(SeedOption, DeviceOption, PromotionOptions, ModelNameOption):
     """Move the alias champion."""
 
     version: str = Field("", description="Version that may become champion; empty takes the challenger.")
+
+
+class RollbackConfig(ModelNameOption):
+    """Move the alias champion back."""
+
+    reason: str = Field("", description="Why, for the promotion ledger.")
+
+
+class LedgerConfig(ModelNameOption):
+    """Show the promotion ledger."""
+
+
+class ModelsConfig(ModelNameOption):
+    """List the versions of a registered model."""
+
+
+class VerifyConfig(StageConfig):
+    """Check an annotated file."""
+
+    file: str = Field(min_length=1, description="Annotated h5ad file.")
+    input: str = Field("", description="The file that was annotated, to check that it is the same.")
 
 
 class FilesToScore(StageConfig):
@@ -403,6 +455,7 @@ class MainConfig(
     SeedOption,
     DeviceOption,
     PromotionOptions,
+    CardOptions,
     ModelNameOption,
     ConfidenceOptions,
     NetworkOptions,

@@ -1,10 +1,11 @@
-"""MLflow 2 of 2: log models, register versions, move aliases, load."""
+"""MLflow 2 of 3: log models, register versions, move aliases, load."""
 
 import contextlib
 import io
 import shutil
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _BASE_REQUIREMENTS = ("mlflow", "anndata", "h5py", "numpy", "pandas", "safetenso
 _NETWORK_REQUIREMENTS = ("torch", "einops")
 _NOT_THERE = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)}
 _MOST_VERSIONS = 1000
+_ARTIFACTS = "artifacts"
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,15 @@ class RegisteredVersion:
         Run that trained it.
     tags
         Its tags.
+    created
+        When it was registered: UTC, ISO 8601.
     """
 
     name: str
     number: str
     run_id: str
     tags: dict[str, str]
+    created: str
 
     @property
     def uri(self) -> str:
@@ -200,7 +205,7 @@ def load(uri: str) -> Bundle:
         ) from error
 
 
-def register(candidate: Candidate, name: str, *, tags: dict[str, str], description: str) -> RegisteredVersion:
+def register(candidate: Candidate, name: str, *, tags: dict[str, str]) -> RegisteredVersion:
     """Make a logged model a version of a registered model, once; tags are brought up to date."""
     client = mlflow.MlflowClient()
     found = _find_version(name, candidate.model_id)
@@ -209,7 +214,6 @@ def register(candidate: Candidate, name: str, *, tags: dict[str, str], descripti
             found = mlflow.register_model(candidate.uri, name)
     for key, value in tags.items():
         client.set_model_version_tag(name, found.version, key, value)
-    client.update_model_version(name, found.version, description=description)
     return get_version(name, str(found.version))
 
 
@@ -241,9 +245,45 @@ def get_version(name: str, number: str) -> RegisteredVersion:
             found=summarize(error),
             remedy="Look up its number in MLflow's UI.",
         ) from error
+    return _to_version(found)
+
+
+def _to_version(found: ModelVersion) -> RegisteredVersion:
+    """Read a version as MLflow gives it."""
+    created = datetime.fromtimestamp((found.creation_timestamp or 0) / 1000, tz=UTC)
     return RegisteredVersion(
-        name=found.name, number=str(found.version), run_id=found.run_id or "", tags=dict(found.tags)
+        name=found.name,
+        number=str(found.version),
+        run_id=found.run_id or "",
+        tags=dict(found.tags),
+        created=created.isoformat(timespec="seconds"),
     )
+
+
+def list_versions(name: str) -> list[RegisteredVersion]:
+    """List the versions of a registered model, newest first."""
+    found = mlflow.search_model_versions(filter_string=f"name = '{name}'", max_results=_MOST_VERSIONS)
+    return sorted(map(_to_version, found), key=lambda version: int(version.number), reverse=True)
+
+
+def list_aliases(name: str) -> dict[str, str]:
+    """List the aliases of a registered model and the version that each means.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such model.
+    """
+    try:
+        aliases = mlflow.MlflowClient().get_registered_model(name).aliases
+    except MlflowException as error:
+        raise RegistryError(
+            f"registered model {name!r}",
+            expected="to be in the registry",
+            found=summarize(error),
+            remedy=f"Check --model-name, and MLFLOW_TRACKING_URI (now {mlflow.get_registry_uri()}).",
+        ) from error
+    return {alias: str(number) for alias, number in aliases.items()}
 
 
 def find_alias(name: str, alias: str) -> RegisteredVersion | None:
@@ -290,6 +330,36 @@ def _describe_model(name: str) -> str:
 def set_alias(target: RegisteredVersion, alias: str) -> None:
     """Move an alias to a version."""
     mlflow.MlflowClient().set_registered_model_alias(target.name, alias, target.number)
+
+
+def remove_alias(name: str, alias: str) -> None:
+    """Take an alias off whichever version has it."""
+    mlflow.MlflowClient().delete_registered_model_alias(name, alias)
+
+
+def describe_version(target: RegisteredVersion, text: str) -> None:
+    """Write a version's description, Markdown."""
+    mlflow.MlflowClient().update_model_version(target.name, target.number, description=text)
+
+
+def fetch_bundle(uri: str) -> Path:
+    """Get the folder with a model's own files, unread and unchecked.
+
+    Raises
+    ------
+    RegistryError
+        If the files cannot be had.
+    """
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            uri,
+            expected="files in the artifact store",
+            found=summarize(error),
+            remedy="Check that its artifact store can be reached.",
+        ) from error
+    return folder / _ARTIFACTS / pyfunc.BUNDLE_ARTIFACT
 
 
 def tag_version(target: RegisteredVersion, tags: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""MLflow 1 of 2: runs, parameters, metrics, artifacts."""
+"""MLflow 1 of 3: runs, parameters, metrics, artifacts."""
 
 import contextlib
 import json
@@ -35,6 +35,7 @@ VERSION_TAG = "annotary.version"
 ERROR_TAG = "annotary.error"
 KIND_TAG = "annotary.kind"
 DATASET_TAG = "annotary.dataset"
+SOURCE_TAG = "annotary.source"
 DATASET_HASH_TAG = "annotary.dataset_hash"
 COUNTS_HASH_TAG = "annotary.counts_hash"
 SPLIT_HASH_TAG = "annotary.split_hash"
@@ -246,6 +247,7 @@ def log_trial(
 def describe_dataset(record: DatasetRecord) -> dict[str, str]:
     """Give the tags that runs and versions carry of their dataset."""
     return {
+        SOURCE_TAG: record.source,
         DATASET_HASH_TAG: record.dataset_hash,
         COUNTS_HASH_TAG: record.counts_hash,
         SPLIT_HASH_TAG: record.split_hash,

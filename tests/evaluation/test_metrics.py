@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from annotary.evaluation.comparison import decide
 from annotary.evaluation.metrics import evaluate_predictions
 
 NAMES = ("A", "B", "C", "D")
@@ -69,13 +68,3 @@ def test_cell_order_does_not_change_the_figures(n_cells, seed):
     one = evaluate_predictions(codes, probabilities, NAMES).metrics
     other = evaluate_predictions(codes[order], probabilities[order], NAMES).metrics
     assert one == pytest.approx(other)
-
-
-@pytest.mark.parametrize(
-    ("challenger", "champion", "promotes"),
-    [(0.1, None, True), (0.81, 0.80, True), (0.80, 0.80, False), (0.79, 0.80, False)],
-)
-def test_only_a_higher_score_or_no_champion_promotes(challenger, champion, promotes):
-    verdict = decide(challenger, champion)
-    assert verdict.promote is promotes
-    assert f"{challenger:.4f}" in verdict.reason

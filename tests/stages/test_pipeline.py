@@ -12,11 +12,26 @@ from conftest import SMALL
 from simulate import write_cells
 
 from annotary import keys
-from annotary.config import CHALLENGER, CHAMPION, MainConfig
+from annotary.config import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    LedgerConfig,
+    MainConfig,
+    ModelsConfig,
+    ScoreConfig,
+    VerifyConfig,
+)
 from annotary.data.dataset import read_dataset
-from annotary.registry import find_alias, load, resolve_alias
+from annotary.errors import OutputError
+from annotary.ledger import OUTSIDE
+from annotary.promotions import read_ledger
+from annotary.registry import fetch_bundle, find_alias, load, resolve_alias
 from annotary.scoring.records import read_record
+from annotary.stages.listing import list_models, list_promotions
 from annotary.stages.pipeline import run_pipeline
+from annotary.stages.score import score
+from annotary.stages.verify import refuse_altered, verify
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +171,26 @@ def test_every_bundle_says_what_it_was_made_from(outcome, main_config):
         assert sum(bundle.label_counts) == pytest.approx((0.7 if network else 0.8) * 240, abs=4)
 
 
-def test_all_candidates_are_versions_and_the_best_is_challenger(outcome, main_config):
+def test_all_candidates_are_versions_and_the_best_was_challenger(outcome, main_config):
     versions = mlflow.search_model_versions(filter_string=f"name = '{main_config.model_name}'")
     assert {str(one.version) for one in versions} == {one.version.number for one in outcome.evaluated}
     best = max(outcome.evaluated, key=lambda one: one.score)
-    challenger = resolve_alias(main_config.model_name, CHALLENGER)
-    assert challenger.number == best.version.number
-    assert float(challenger.tags["macro_f1"]) == pytest.approx(best.score, abs=1e-6)
+    champion = resolve_alias(main_config.model_name, CHAMPION)
+    assert champion.number == best.version.number
+    assert float(champion.tags["macro_f1"]) == pytest.approx(best.score, abs=1e-6)
+    assert find_alias(main_config.model_name, CHALLENGER) is None, "a champion is no challenger any more"
+
+
+def test_every_version_has_a_card(outcome):
+    for one in outcome.evaluated:
+        version = mlflow.MlflowClient().get_model_version(one.version.name, one.version.number)
+        others = [other.version.number for other in outcome.evaluated if other is not one]
+        for part in ("Macro-F1", "Expected calibration error", "| T cell |", "not stated", "Limits", *others):
+            assert part in version.description, part
+        page = mlflow.artifacts.load_text(version.tags["annotary.card"])
+        assert version.tags["annotary.model_hash"] in page
+        assert "data:image/png;base64," in page
+        assert "<script" not in page
 
 
 def test_first_challenger_becomes_champion_with_the_reason_on_the_version(outcome, main_config):
@@ -228,3 +256,87 @@ def test_a_second_job_on_the_same_data_keeps_the_champion(store):
     assert second.promotion.champion.number == first.promotion.champion.number
     assert "is not higher than" in second.promotion.verdict.reason
     assert second.evaluated[0].score == first.evaluated[0].score, "the same seed gives the same model"
+
+
+def verify_copy(outcome, tmp_path, change=None, **options):
+    """Verify a copy of the annotated file, after a change to it."""
+    copy = tmp_path / "copy.annotated.h5ad"
+    cells = anndata.read_h5ad(outcome.scored[0].target)
+    (cells if change is None else change(cells)).write_h5ad(copy)
+    return {one.what: one for one in verify(VerifyConfig(file=str(copy), **options))}
+
+
+def test_verify_finds_nothing_in_a_file_that_only_gained_something(outcome, tmp_path):
+    def add(cells):
+        cells.obs["note"] = "mine"
+        return cells
+
+    findings = verify_copy(outcome, tmp_path, add, input=str(outcome.scored[0].source))
+    assert [one.holds for one in findings.values()] == [True] * 4
+    refuse_altered(list(findings.values()), "file")
+
+
+def test_verify_names_the_cells_whose_labels_were_changed(outcome, tmp_path):
+    def change(cells):
+        cells.obs["predicted_labels"] = cells.obs["predicted_labels"].astype(str)
+        cells.obs.loc["cell0007", "predicted_labels"] = "neuron"
+        return cells
+
+    findings = verify_copy(outcome, tmp_path, change)
+    said = findings["obs['predicted_labels']"]
+    assert said.holds is False
+    assert "1 of 240 cells do not fit their probabilities: 'cell0007' says 'neuron'" in said.says
+    with pytest.raises(OutputError, match="'cell0007' says 'neuron'"):
+        refuse_altered(list(findings.values()), "file")
+
+
+def test_verify_finds_removed_cells_another_input_and_another_version(outcome, tmp_path):
+    removed = verify_copy(outcome, tmp_path, lambda cells: cells[5:].copy())
+    assert "cells were removed or reordered" in removed["obs['predicted_labels']"].says
+
+    def rename(cells):
+        cells.uns["annotary"]["model_version"] = "99"
+        cells.uns["annotary"]["input_sha256"] = "0" * 64
+        return cells
+
+    findings = verify_copy(outcome, tmp_path, rename, input=str(outcome.scored[0].source))
+    assert findings["models:/cell-annotator/99"].holds is False
+    assert findings["input"].holds is False
+
+
+def test_models_and_ledger_are_listed(outcome, main_config):
+    table = list_models(ModelsConfig(model_name=main_config.model_name)).splitlines()
+    assert len(table) == 1 + len(outcome.evaluated)
+    champion = next(line for line in table if "champion" in line)
+    assert f"{outcome.evaluated[0].score:.3f}" in champion
+    assert "cells.h5ad" in champion
+    assert "1 entries, every link holds" in list_promotions(LedgerConfig(model_name=main_config.model_name))
+
+
+def test_verify_finds_a_version_whose_files_were_altered(outcome, tmp_path):
+    weights = next(
+        path
+        for path in fetch_bundle(outcome.promotion.champion.uri).rglob("*")
+        if path.suffix == ".safetensors"
+    )
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before + b"x")
+        findings = verify_copy(outcome, tmp_path)
+    finally:
+        weights.write_bytes(before)
+    said = findings[f"files of {outcome.promotion.champion.uri}"]
+    assert said.holds is False
+    assert weights.name in said.says
+
+
+def test_score_uses_the_version_that_a_person_made_champion_and_the_ledger_says_so(outcome, main_config):
+    """Last in this module: the champion is another one afterwards."""
+    other = outcome.evaluated[1].version
+    mlflow.MlflowClient().set_registered_model_alias(other.name, CHAMPION, other.number)
+    source = outcome.scored[0].source
+    scored = score(ScoreConfig(input=str(source), output=str(source.parent / "by-hand"), device="cpu"))
+    assert read_record(scored[0].target)["model_version"] == other.number
+    noted = read_ledger(other.name).entries[-1].decision
+    assert (noted.action, noted.after) == (OUTSIDE, other.number)
+    assert resolve_alias(other.name, PREVIOUS).number == outcome.promotion.champion.number

@@ -1,14 +1,21 @@
 """When the champion changes, and when it does not."""
 
+import json
 import re
+import shutil
+from dataclasses import replace
 
 import mlflow
+import numpy as np
 import pytest
+from conftest import leave_out_embedding, leave_store
 from simulate import simulate_cells, write_cells
 
+from annotary import keys
 from annotary.config import (
     CHALLENGER,
     CHAMPION,
+    PREVIOUS,
     BaselinesConfig,
     EvaluateConfig,
     PreprocessConfig,
@@ -16,14 +23,21 @@ from annotary.config import (
 )
 from annotary.data.dataset import read_dataset
 from annotary.errors import RegistryError
-from annotary.registry import find_alias, get_version, set_alias
+from annotary.evaluation.comparison import annotate_cells
+from annotary.ledger import KEPT, OUTSIDE, PROMOTED, WOULD_PROMOTE
+from annotary.promotions import read_ledger
+from annotary.registry import find_alias, get_version, list_aliases, load, set_alias
 from annotary.stages import promote as stage
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import evaluate
+from annotary.stages.held_out_calls import HeldOutCalls, ask_again
 from annotary.stages.preprocess import preprocess
-from annotary.stages.promote import DECISION_TAG, promote, refuse_other_cells
+from annotary.stages.promote import DECISION_TAG, RULES_TAG, promote, refuse_other_cells
+from annotary.tracking import fetch
 
 NAME = "cell-annotator"
+
+pytestmark = pytest.mark.usefixtures("no_embedding")
 
 
 def preprocess_file(source, output, *, seed: int = 42):
@@ -45,111 +59,209 @@ def train_on(folder, *, seed: int) -> list:
     return train(preprocess_file(source, folder / f"out{seed}").address)
 
 
+@pytest.fixture(scope="module")
+def trained(module_store) -> list:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_out_embedding(monkeypatch)
+        return train_on(module_store, seed=0)
+
+
 @pytest.fixture
-def evaluated(store) -> list:
-    return train_on(store, seed=0)
+def evaluated(trained, module_store, tmp_path, monkeypatch) -> list:
+    """Two evaluated versions in a store of the test's own."""
+    use_copy(module_store, tmp_path, monkeypatch)
+    yield trained
+    leave_store()
+    mlflow.set_tracking_uri(f"sqlite:///{module_store / 'mlflow.db'}")
 
 
-def set_score(number: str, macro_f1: float) -> None:
-    mlflow.MlflowClient().set_model_version_tag(NAME, number, "macro_f1", str(macro_f1))
+def use_copy(source, folder, monkeypatch) -> None:
+    """Work on a copy of a store; what its artifacts are stays shared."""
+    shutil.copy(source / "mlflow.db", folder / "mlflow.db")
+    shutil.copy(source / "cells0.h5ad", folder / "cells0.h5ad")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_experiment("tests")
 
 
 def make_champion(number: str) -> None:
     set_alias(get_version(NAME, number), CHAMPION)
 
 
+def give_calls(monkeypatch, **right: int) -> None:
+    """Give versions (``v1=...``) this many right calls of 200 test cells of two labels."""
+    truth = np.repeat(np.array(["B cell", "T cell"], dtype=object), 100)
+    cell_ids = np.array([f"cell{cell}" for cell in range(200)], dtype=object)
+
+    def read(version):
+        wrong = np.arange(200) % 100 >= right[f"v{version.number}"] // 2
+        other = np.where(truth == "B cell", "T cell", "B cell")
+        return HeldOutCalls(cell_ids, truth, np.where(wrong, other, truth))
+
+    monkeypatch.setattr(stage, "read_calls", read)
+
+
+def read_actions() -> list[str]:
+    return [entry.decision.action for entry in read_ledger(NAME).entries]
+
+
+def numbers(evaluated) -> list[str]:
+    return [one.version.number for one in evaluated]
+
+
 def test_without_a_champion_the_challenger_becomes_it(evaluated):
     done = promote(PromoteConfig())
     assert done.verdict.promote
     assert find_alias(NAME, CHAMPION).number == evaluated[0].version.number
+    assert find_alias(NAME, CHALLENGER) is None, "it is no challenger any more"
 
 
-def test_a_better_challenger_on_the_same_cells_is_promoted_with_its_reason(evaluated):
-    best, worse = (one.version.number for one in evaluated)
+def test_a_better_challenger_is_promoted_and_every_rule_is_on_record(evaluated, monkeypatch):
+    best, worse = numbers(evaluated)
     make_champion(worse)
-    set_score(best, 0.9)
-    set_score(worse, 0.8)
+    give_calls(monkeypatch, **{f"v{best}": 180, f"v{worse}": 160})
     done = promote(PromoteConfig())
-    assert find_alias(NAME, CHAMPION).number == best
-    assert "0.9000 is higher than the champion's 0.8000 on the same test cells" in done.verdict.reason
-    assert f"champion was version {worse}" in get_version(NAME, best).tags[DECISION_TAG]
+    aliases = list_aliases(NAME)
+    assert (aliases[CHAMPION], aliases[PREVIOUS]) == (best, worse)
+    assert "0.9000 is higher than the champion's 0.8000 on the same 200 test cells" in done.verdict.reason
+    tags = get_version(NAME, best).tags
+    assert f"champion was version {worse}" in tags[DECISION_TAG]
+    names = {rule.name for rule in done.verdict.rules}
+    assert set(json.loads(tags[RULES_TAG])) == names
+    entry = read_ledger(NAME).entries[-1].decision
+    assert {rule["name"] for rule in entry.rules} == names
+    assert (entry.action, entry.before, entry.after) == (PROMOTED, worse, best)
+    assert entry.hashes["model"] == tags["annotary.model_hash"]
+    assert entry.hashes["dataset"] == tags["annotary.dataset_hash"]
+    run = mlflow.get_run(entry.run_id)
+    assert {f"gate.{name}.passed" for name in names} <= set(run.data.metrics)
+    assert run.data.metrics["difference"] == pytest.approx(0.1)
+    table = mlflow.artifacts.load_text(f"runs:/{entry.run_id}/tables/gate.csv")
+    assert all(name in table for name in names)
 
 
-@pytest.mark.parametrize("score", [0.7, 0.8])
-def test_a_challenger_that_is_not_better_is_not_promoted(evaluated, score):
-    best, worse = (one.version.number for one in evaluated)
+@pytest.mark.parametrize("right", [140, 160])
+def test_a_challenger_that_is_not_better_is_not_promoted(evaluated, monkeypatch, right):
+    best, worse = numbers(evaluated)
     make_champion(worse)
-    set_score(best, score)
-    set_score(worse, 0.8)
+    give_calls(monkeypatch, **{f"v{best}": right, f"v{worse}": 160})
     assert not promote(PromoteConfig()).verdict.promote
     assert find_alias(NAME, CHAMPION).number == worse
     assert "kept the champion" in get_version(NAME, best).tags[DECISION_TAG]
+    assert read_actions() == [OUTSIDE, KEPT]
 
 
 def test_dry_run_says_what_it_would_do_and_moves_nothing(evaluated):
     done = promote(PromoteConfig(mode="dry_run"))
     assert done.verdict.promote
     assert find_alias(NAME, CHAMPION) is None
-    assert "would be promoted" in evaluated_version(evaluated).tags[DECISION_TAG]
-
-
-def evaluated_version(evaluated):
-    return get_version(NAME, evaluated[0].version.number)
+    assert "would be promoted" in get_version(NAME, evaluated[0].version.number).tags[DECISION_TAG]
+    assert read_actions() == [WOULD_PROMOTE]
 
 
 def test_disabled_does_nothing(evaluated):
     assert not promote(PromoteConfig(mode="disabled")).verdict.promote
     assert find_alias(NAME, CHAMPION) is None
+    assert read_actions() == []
 
 
-def test_the_champion_as_challenger_stays(evaluated):
-    promote(PromoteConfig())
-    assert "is champion already" in promote(PromoteConfig()).verdict.reason
+def test_a_rule_that_is_broken_keeps_the_champion_away(evaluated):
+    done = promote(PromoteConfig(max_bundle_mb=0.001))
+    assert done.champion is None
+    assert "larger than 0.001" in done.verdict.reason
+    assert find_alias(NAME, CHAMPION) is None
 
 
-def test_no_challenger_is_an_error_that_says_what_to_run(store):
+def test_without_a_challenger_the_champion_stays(evaluated):
+    first = promote(PromoteConfig())
+    again = promote(PromoteConfig())
+    assert "there is no challenger" in again.verdict.reason
+    assert again.champion.number == first.champion.number
+    named = promote(PromoteConfig(version=first.champion.number))
+    assert "is champion already" in named.verdict.reason
+
+
+def test_no_challenger_and_no_champion_is_an_error_that_says_what_to_run(store):
     with pytest.raises(RegistryError, match=r"@challenger needs a version.*Run annotary evaluate"):
         promote(PromoteConfig())
 
 
-def test_a_champion_measured_on_other_cells_is_scored_again(evaluated, store):
+def test_a_promotion_that_another_process_was_quicker_with_starts_again(evaluated, monkeypatch):
+    best, worse = numbers(evaluated)
+    give_calls(monkeypatch, **{f"v{best}": 180, f"v{worse}": 160})
+    compare = stage._compare
+
+    def compare_slowly(challenger, champion, config):
+        monkeypatch.setattr(stage, "_compare", compare)
+        promote(PromoteConfig(version=worse))
+        return compare(challenger, champion, config)
+
+    monkeypatch.setattr(stage, "_compare", compare_slowly)
+    done = promote(PromoteConfig(version=best))
+    assert "higher than the champion's 0.8000" in done.verdict.reason
+    assert [entry.decision.after for entry in read_ledger(NAME).entries] == [worse, best]
+    assert list_aliases(NAME)[PREVIOUS] == worse
+
+
+@pytest.mark.slow
+def test_a_champion_measured_on_other_cells_is_scored_again_in_a_process_of_its_own(
+    evaluated, tmp_path, monkeypatch
+):
+    asked = []
+
+    def ask(*arguments, **options):
+        asked.append(ask_again(*arguments, **options))
+        return asked[0]
+
+    monkeypatch.setattr(stage, "ask_again", ask)
     promote(PromoteConfig())
-    set_score(evaluated[0].version.number, 0.0)
-    newer = train_on(store, seed=1)
+    newer = train_on(tmp_path, seed=1)
     assert find_alias(NAME, CHALLENGER).number == newer[0].version.number
     reason = promote(PromoteConfig(device="cpu")).verdict.reason
-    assert "the champion's 0.0000" not in reason
     assert "(48 that the champion has not seen)" in reason
+    dataset = read_dataset(tmp_path / "out1" / "dataset.h5ad")
+    champion = load(find_alias(NAME, CHAMPION).uri)
+    here = annotate_cells(champion, dataset, dataset.take(keys.TEST), device="cpu")
+    names = np.array(champion.label_names)
+    assert (asked[0] == names[here.codes]).all(), "the process says what this one says"
 
 
-def split_again(store, *, seed: int) -> None:
+def split_again(folder, *, seed: int) -> None:
     """Train on the champion's cells, split by another seed."""
-    train(preprocess_file(store / "cells0.h5ad", store / "again", seed=seed).address)
+    train(preprocess_file(folder / "cells0.h5ad", folder / "again", seed=seed).address)
 
 
-def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, store, monkeypatch):
-    monkeypatch.setattr(stage, "_LEAST_UNSEEN", 5)
+def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, tmp_path, monkeypatch):
     promote(PromoteConfig())
-    split_again(store, seed=7)
+    split_again(tmp_path, seed=7)
+    done = promote(PromoteConfig(device="cpu"))
+    assert not done.verdict.promote
+    assert "the champion has seen all but" in done.verdict.reason
+
+    def ask(champion, dataset, cells, *, device):
+        return np.array(dataset.record.label_names, dtype=object)[cells.codes]
+
+    monkeypatch.setattr(stage, "_LEAST_UNSEEN", 5)
+    monkeypatch.setattr(stage, "ask_again", ask)
     reason = promote(PromoteConfig(device="cpu")).verdict.reason
     n_unseen = int(re.search(r"\((\d+) that the champion has not seen\)", reason)[1])
     assert 5 <= n_unseen < 25, "a fifth of 48 test cells are test cells of both"
 
 
-def test_too_few_unseen_cells_keep_the_champion(evaluated, store):
-    promote(PromoteConfig())
-    split_again(store, seed=7)
-    done = promote(PromoteConfig(device="cpu"))
-    assert not done.verdict.promote
-    assert "the champion has seen all but" in done.verdict.reason
+def test_a_version_that_does_not_answer_is_an_error_for_people(evaluated, tmp_path):
+    dataset = read_dataset(fetch(evaluated[0].version.tags["annotary.dataset"]))
+    gone = replace(evaluated[0].version, number="99")
+    with pytest.raises(RegistryError, match=r"models:/cell-annotator/99 needs to annotate.*exit code 1"):
+        ask_again(gone, dataset, dataset.take(keys.TEST), device="cpu")
 
 
-def test_a_champion_for_other_labels_is_no_rival(evaluated, store):
+def test_a_champion_for_other_labels_is_no_rival(evaluated, tmp_path):
     promote(PromoteConfig())
     other = simulate_cells(seed=1)
     other.obs["cell_type"] = "other " + other.obs["cell_type"].astype(str)
-    other.write_h5ad(store / "other.h5ad")
-    dataset = preprocess_file(store / "other.h5ad", store / "o")
+    other.write_h5ad(tmp_path / "other.h5ad")
+    dataset = preprocess_file(tmp_path / "other.h5ad", tmp_path / "o")
     with pytest.raises(RegistryError, match=r"a champion for the same kind of cells.*--model-name"):
         refuse_other_cells(NAME, read_dataset(dataset.path))
     train(dataset.address)

@@ -1,21 +1,13 @@
 """A dataset on one page: where it comes from, what was removed, how it was split, how it looks."""
 
-import base64
 from dataclasses import dataclass
 
-import jinja2
 import pandas as pd
+
+from annotary.evaluation.pages import render_page
 
 _TEMPLATE = "dataset.html"
 _UNITS = ("cells", "genes")
-_LONG = 300
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("annotary.evaluation"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 @dataclass(frozen=True)
@@ -72,16 +64,16 @@ def make_report(
     -------
     HTML; every text is escaped, and the page runs no script and loads nothing.
     """
-    return _PAGES.get_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         title=title,
         facts=facts,
-        long=_LONG,
         funnels={unit: funnel for unit in _UNITS if (funnel := _follow_steps(steps, unit))},
         removed=[(str(row.reason), int(row.cells)) for row in removed.itertuples()],
         sides=[str(side) for side in labels.columns],
         labels=[(str(name), [int(size) for size in sizes]) for name, *sizes in labels.itertuples()],
         side_totals=[int(size) for size in labels.sum()],
-        pictures={caption: base64.b64encode(png).decode() for caption, png in pictures.items()},
+        pictures=pictures,
         notes=notes,
     )
 

@@ -1,6 +1,7 @@
 """evaluate: every candidate on the test cells, all registered, the best as challenger."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -8,16 +9,20 @@ import pandas as pd
 from annotary import keys
 from annotary.config import CHALLENGER, EvaluateConfig
 from annotary.data.dataset import Dataset, LabelledCells, read_dataset
+from annotary.data.hashing import hash_file
 from annotary.errors import RegistryError
 from annotary.evaluation.comparison import annotate_cells
 from annotary.evaluation.confidence import ConfidenceFigures, measure_confidence
 from annotary.evaluation.figures import draw_confusion, format_table
 from annotary.evaluation.metrics import HEADLINE, Evaluation, evaluate_predictions
 from annotary.models.bundle import Annotation
+from annotary.models.bundle_files import MANIFEST
 from annotary.progress import track
+from annotary.promotions import MODEL_HASH_TAG
 from annotary.registry import (
     Candidate,
     RegisteredVersion,
+    fetch_bundle,
     find_candidates,
     get_candidate,
     load,
@@ -25,6 +30,8 @@ from annotary.registry import (
     register,
     set_alias,
 )
+from annotary.stages.held_out_calls import EVALUATION_TAG, TABLE, name_column
+from annotary.stages.model_cards import Measured, write_cards
 from annotary.tracking import (
     DATASET_TAG,
     KIND_TAG,
@@ -36,6 +43,8 @@ from annotary.tracking import (
 )
 
 _TRANSFORMER = "transformer"
+_MB = 1e6
+_SHORTEST_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,18 +92,35 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
         logged = LoggedDataset(dataset, path)
         evaluated = []
         for candidate in track(_list_candidates(config, dataset), "evaluating", unit="model"):
-            annotation = annotate_cells(load(candidate.uri), dataset, test_cells, device=config.device)
-            evaluation = evaluate_predictions(
-                test_cells.codes, annotation.probabilities, dataset.record.label_names
-            )
+            annotation, evaluation = _measure(candidate, dataset, test_cells, device=config.device)
             confidence = measure_confidence(test_cells.codes, annotation, dataset.record.label_names)
-            log_model_metrics(candidate, evaluation.metrics | confidence.metrics, logged)
-            version = _register(candidate, evaluation, dataset, config)
+            evaluation = replace(evaluation, metrics=evaluation.metrics | confidence.metrics)
+            log_model_metrics(candidate, evaluation.metrics, logged)
+            version = _register(candidate, evaluation, dataset, config, run)
             evaluated.append(Evaluated(candidate, evaluation, confidence, annotation, version))
         evaluated.sort(key=lambda one: one.score, reverse=True)
         set_alias(evaluated[0].version, CHALLENGER)
         _record(run, evaluated, dataset, test_cells)
+        measured = [Measured(one.version, one.evaluation, one.annotation.codes) for one in evaluated]
+        write_cards(run, measured, dataset, test_cells, config)
         return evaluated
+
+
+def _measure(
+    candidate: Candidate, dataset: Dataset, cells: LabelledCells, *, device: str
+) -> tuple[Annotation, Evaluation]:
+    """Annotate the test cells with a candidate, and measure result, time and size."""
+    bundle = load(candidate.uri)
+    started = time.monotonic()
+    annotation = annotate_cells(bundle, dataset, cells, device=device)
+    seconds = time.monotonic() - started
+    evaluation = evaluate_predictions(cells.codes, annotation.probabilities, dataset.record.label_names)
+    files = fetch_bundle(candidate.uri).rglob("*")
+    more = {
+        "cells_per_second": len(cells.codes) / max(seconds, _SHORTEST_SECONDS),
+        "bundle_mb": sum(path.stat().st_size for path in files if path.is_file()) / _MB,
+    }
+    return annotation, replace(evaluation, metrics=evaluation.metrics | more)
 
 
 def _list_candidates(config: EvaluateConfig, dataset: Dataset) -> list[Candidate]:
@@ -114,20 +140,18 @@ def _list_candidates(config: EvaluateConfig, dataset: Dataset) -> list[Candidate
 
 
 def _register(
-    candidate: Candidate, evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig
+    candidate: Candidate, evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig, run: StageRun
 ) -> RegisteredVersion:
     """Register a candidate with its figures as tags."""
-    record = dataset.record
-    figures = {name: f"{value:.6f}" for name, value in evaluation.metrics.items()}
-    return register(
-        candidate,
-        config.model_name,
-        tags=figures | describe_dataset(record) | {KIND_TAG: candidate.kind, DATASET_TAG: config.dataset},
-        description=f"{candidate.kind.replace('_', ' ')} for {len(record.label_names)} labels, "
-        f"trained on {record.source} (labels: {record.label_key}); on its "
-        f"{int(evaluation.per_class['support'].sum())} test cells macro-F1 {figures[HEADLINE]}, "
-        f"accuracy {figures['accuracy']}.",
-    )
+    tags = {name: f"{value:.6f}" for name, value in evaluation.metrics.items()}
+    tags |= describe_dataset(dataset.record)
+    tags |= {
+        KIND_TAG: candidate.kind,
+        DATASET_TAG: config.dataset,
+        EVALUATION_TAG: run.run_id,
+        MODEL_HASH_TAG: hash_file(fetch_bundle(candidate.uri) / MANIFEST),
+    }
+    return register(candidate, config.model_name, tags=tags)
 
 
 def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: LabelledCells) -> None:
@@ -139,7 +163,7 @@ def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: 
     names = np.array(dataset.record.label_names)
     predictions = pd.DataFrame({"label": names[cells.codes]}, index=cells.cell_ids.rename("cell_id"))
     for one in evaluated:
-        name = f"{one.candidate.kind}_v{one.version.number}"
+        name = name_column(one.candidate.kind, one.version.number)
         run.log_table(one.evaluation.per_class, f"per_class_{name}")
         run.log_table(one.confidence.per_class, f"confidence_{name}")
         run.log_table(one.evaluation.confusion, f"confusion_{name}")
@@ -147,7 +171,7 @@ def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: 
         run.log_figure(draw_confusion({_title(one): _name_rows(one)}), f"confusion_{name}")
         predictions[name] = names[one.annotation.codes]
         predictions[f"{name}_conf_score"] = one.annotation.confidence
-    run.log_table(predictions, "predictions")
+    run.log_table(predictions, TABLE)
     side_by_side = _choose_pair(evaluated)
     if side_by_side:
         tables = {_title(one): _name_rows(one) for one in side_by_side}

@@ -1,42 +1,45 @@
-"""promote: the alias champion moves to the challenger when it is better."""
+"""promote: the alias champion moves to the challenger when it keeps every rule of the gate."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+
+import numpy as np
 
 from annotary import keys
 from annotary.config import CHALLENGER, CHAMPION, PromoteConfig
 from annotary.data.dataset import Dataset, read_dataset
 from annotary.errors import RegistryError
-from annotary.evaluation.comparison import (
-    Verdict,
-    check_comparable,
-    decide,
-    evaluate_bundle,
-    find_unseen,
-)
+from annotary.evaluation.comparison import check_comparable, find_unseen
+from annotary.evaluation.gate import Comparison, Figures, Verdict, compare, judge
 from annotary.evaluation.metrics import HEADLINE
+from annotary.ledger import KEPT, PROMOTED, WOULD_KEEP, WOULD_PROMOTE, Decision, Ledger
 from annotary.log import say, warn
+from annotary.promotions import append, catch_up, describe_hashes, settle
 from annotary.registry import (
     RegisteredVersion,
     find_alias,
     get_version,
     load,
     resolve_alias,
-    set_alias,
     tag_version,
 )
+from annotary.stages.held_out_calls import EVALUATION_TAG, ask_again, read_calls
 from annotary.tracking import (
     COUNTS_HASH_TAG,
     DATASET_HASH_TAG,
     DATASET_TAG,
     SPLIT_HASH_TAG,
+    StageRun,
     fetch,
     stage_run,
+    to_json,
 )
 
 DECISION_TAG = "annotary.promotion"
+RULES_TAG = "annotary.promotion_rules"
 
 _LEAST_UNSEEN = 20
+_MOST_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Promotion:
     Attributes
     ----------
     verdict
-        Whether the challenger is better, and why.
+        Whether the challenger keeps every rule, and why.
     champion
         The champion afterwards; None where there is none.
     """
@@ -56,50 +59,127 @@ class Promotion:
 
 
 def promote(config: PromoteConfig) -> Promotion:
-    """Compare challenger and champion on the same test cells; move the alias or say why not."""
+    """Hold the challenger against the rules and the champion; move the alias or say why not.
+
+    Where another process decides at the same time, the one that comes second
+    starts again with the champion that it then finds.
+    """
     with stage_run("promote", config) as run:
-        champion = find_alias(config.model_name, CHAMPION)
         if config.mode == "disabled":
-            verdict = Verdict(promote=False, reason="promotion is disabled")
-        else:
-            challenger = _find_challenger(config)
-            verdict = _compare(challenger, champion, config)
-            moves = verdict.promote and config.mode == "enabled"
-            if moves:
-                set_alias(challenger, CHAMPION)
-            tag_version(challenger, {DECISION_TAG: _describe(verdict, config, champion)})
-            champion = challenger if moves else champion
-        run.set_tags({DECISION_TAG: verdict.reason})
-        run.log_metrics({"promoted": float(verdict.promote and config.mode == "enabled")})
-        say(f"promotion ({config.mode}): {_tell(verdict, config)}")
-        return Promotion(verdict=verdict, champion=champion)
+            done = Promotion(
+                verdict=Verdict(promote=False, reason="promotion is disabled"),
+                champion=find_alias(config.model_name, CHAMPION),
+            )
+            _record(run, done.verdict, config)
+            return done
+        challenger = _find_challenger(config)
+        if challenger is None:
+            champion = find_alias(config.model_name, CHAMPION)
+            verdict = Verdict(promote=False, reason="there is no challenger")
+            _record(run, verdict, config)
+            return Promotion(verdict=verdict, champion=champion)
+        return _decide(run, challenger, config)
 
 
-def _find_challenger(config: PromoteConfig) -> RegisteredVersion:
-    """Take the version that was named, or the one with the alias challenger."""
+def _decide(run: StageRun, challenger: RegisteredVersion, config: PromoteConfig) -> Promotion:
+    """Compare, write the decision into the ledger, and bring the aliases in step with it."""
+    for _ in range(_MOST_TRIES):
+        ledger = catch_up(config.model_name)
+        champion = get_version(config.model_name, ledger.champion) if ledger.champion else None
+        verdict = _compare(challenger, champion, config)
+        if append(ledger, _make_decision(verdict, ledger, challenger, run, config)):
+            break
+        say("another process decided about this model meanwhile: starting again")
+    else:
+        raise RegistryError(
+            f"registered model {config.model_name!r}",
+            expected="its champion to rest during a promotion",
+            found=f"another decision in each of {_MOST_TRIES} tries",
+            remedy="Look at annotary ledger, then promote again.",
+        )
+    settle(config.model_name)
+    _record(run, verdict, config)
+    replaced = f"champion was version {champion.number}" if champion else "there was no champion"
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    tags = {DECISION_TAG: f"{time} {_tell(verdict, config)}; {replaced}"}
+    if verdict.rules:
+        tags[RULES_TAG] = to_json({rule.name: asdict(rule) for rule in verdict.rules})
+    tag_version(challenger, tags)
+    moved = verdict.promote and config.mode == "enabled"
+    return Promotion(verdict=verdict, champion=challenger if moved else champion)
+
+
+def _find_challenger(config: PromoteConfig) -> RegisteredVersion | None:
+    """Take the version that was named, or the one with the alias challenger.
+
+    None where there is a champion and no challenger: nothing new was evaluated.
+    """
     if config.version:
         return get_version(config.model_name, config.version)
-    return resolve_alias(config.model_name, CHALLENGER)
+    found = find_alias(config.model_name, CHALLENGER)
+    if found is None and find_alias(config.model_name, CHAMPION) is None:
+        return resolve_alias(config.model_name, CHALLENGER)
+    return found
+
+
+def _make_decision(
+    verdict: Verdict, ledger: Ledger, challenger: RegisteredVersion, run: StageRun, config: PromoteConfig
+) -> Decision:
+    """Write down a decision as the ledger keeps it."""
+    actions = {
+        ("enabled", True): PROMOTED,
+        ("enabled", False): KEPT,
+        ("dry_run", True): WOULD_PROMOTE,
+        ("dry_run", False): WOULD_KEEP,
+    }
+    action = actions[config.mode, verdict.promote]
+    return Decision(
+        action=action,
+        before=ledger.champion,
+        after=challenger.number if action == PROMOTED else ledger.champion,
+        candidate=challenger.number,
+        reason=verdict.reason,
+        rules=[
+            {"name": rule.name, "value": round(rule.value, 6), "limit": rule.limit, "passed": rule.passed}
+            for rule in verdict.rules
+        ],
+        hashes=describe_hashes(challenger),
+        run_id=run.run_id,
+    )
 
 
 def _tell(verdict: Verdict, config: PromoteConfig) -> str:
     """Say what was done, or what would be."""
-    if config.mode == "disabled":
-        return verdict.reason
     done = {
-        ("enabled", True): "promoted",
-        ("enabled", False): "kept the champion",
-        ("dry_run", True): "would be promoted",
-        ("dry_run", False): "would keep the champion",
+        ("enabled", True): f"{PROMOTED}: ",
+        ("enabled", False): f"{KEPT}: ",
+        ("dry_run", True): f"{WOULD_PROMOTE}: ",
+        ("dry_run", False): f"{WOULD_KEEP}: ",
     }
-    return f"{done[config.mode, verdict.promote]}: {verdict.reason}"
+    return f"{done.get((config.mode, verdict.promote), '')}{verdict.reason}"
 
 
-def _describe(verdict: Verdict, config: PromoteConfig, before: RegisteredVersion | None) -> str:
-    """Write the decision as it is tagged on the challenger's version."""
-    time = datetime.now(UTC).isoformat(timespec="seconds")
-    replaced = f"champion was version {before.number}" if before else "there was no champion"
-    return f"{time} {_tell(verdict, config)}; {replaced}"
+def _record(run: StageRun, verdict: Verdict, config: PromoteConfig) -> None:
+    """Log the figures and verdict of every rule, and tell the outcome."""
+    run.set_tags({DECISION_TAG: verdict.reason})
+    metrics = {"promoted": float(verdict.promote and config.mode == "enabled")}
+    for rule in verdict.rules:
+        metrics |= {f"gate.{rule.name}": rule.value, f"gate.{rule.name}.passed": float(rule.passed)}
+    if verdict.rules:
+        run.log_table(verdict.table, "gate", index=False)
+    compared = verdict.comparison
+    if compared is not None:
+        run.log_table(compared.per_class, "champion_and_challenger")
+        metrics |= {
+            "challenger_macro_f1": compared.challenger,
+            "champion_macro_f1": compared.champion,
+            "difference": compared.difference,
+            "difference_low": compared.low,
+            "difference_high": compared.high,
+            "difference_p": compared.p_value,
+        }
+    run.log_metrics(metrics)
+    say(f"promotion ({config.mode}): {_tell(verdict, config)}")
 
 
 def refuse_other_cells(model_name: str, dataset: Dataset) -> None:
@@ -118,25 +198,35 @@ def refuse_other_cells(model_name: str, dataset: Dataset) -> None:
 def _compare(
     challenger: RegisteredVersion, champion: RegisteredVersion | None, config: PromoteConfig
 ) -> Verdict:
-    """Decide by the same test cells; those of the challenger where they differ."""
-    score = _read_score(challenger)
+    """Judge the challenger by its own figures and, on the same test cells, beside the champion."""
+    figures = _read_figures(challenger)
     if champion is None:
-        return decide(score, None)
+        return judge(figures, None, config)
     if champion.number == challenger.number:
         return Verdict(promote=False, reason=f"version {champion.number} is champion already")
     same_cells = all(
         champion.tags.get(tag) == challenger.tags.get(tag) for tag in (SPLIT_HASH_TAG, COUNTS_HASH_TAG)
     )
-    if same_cells:
-        return decide(score, _read_score(champion))
-    return _compare_again(challenger, champion, config)
+    if not same_cells or EVALUATION_TAG not in champion.tags:
+        return _compare_again(challenger, champion, config)
+    mine = read_calls(challenger)
+    theirs = read_calls(champion).take(mine.cell_ids)
+    return judge(figures, _bootstrap(mine.truth, mine.calls, theirs.calls, config), config)
+
+
+def _bootstrap(
+    truth: np.ndarray, challenger: np.ndarray, champion: np.ndarray, config: PromoteConfig
+) -> Comparison:
+    """Compare by the paired stratified bootstrap."""
+    rng = np.random.default_rng(config.seed)
+    return compare(truth, challenger, champion, n_draws=config.n_draws, rng=rng)
 
 
 def _compare_again(
     challenger: RegisteredVersion, champion: RegisteredVersion, config: PromoteConfig
 ) -> Verdict:
-    """Measure both on those of the challenger's test cells that the champion has not seen."""
-    say(f"champion version {champion.number} was measured on other cells: scoring it again")
+    """Compare on those of the challenger's test cells that the champion has not seen."""
+    say(f"champion version {champion.number} was not measured on these test cells: scoring it again")
     dataset = _read_dataset(challenger)
     bundle = load(champion.uri)
     check_comparable(bundle, dataset, model_name=champion.name)
@@ -152,14 +242,14 @@ def _compare_again(
             f"and {_LEAST_UNSEEN} are needed to compare; split the new data by the same seed",
         )
     fair = cells.take_rows(unseen)
-    scores = [
-        evaluate_bundle(model, dataset, fair, device=config.device).metrics[HEADLINE]
-        for model in (load(challenger.uri), bundle)
-    ]
-    verdict = decide(*scores)
+    mine = read_calls(challenger).take(fair.cell_ids)
+    theirs = ask_again(champion, dataset, fair, device=config.device)
+    verdict = judge(_read_figures(challenger), _bootstrap(mine.truth, mine.calls, theirs, config), config)
     return Verdict(
         promote=verdict.promote,
         reason=f"{verdict.reason} ({len(fair.codes)} that the champion has not seen)",
+        rules=verdict.rules,
+        comparison=verdict.comparison,
     )
 
 
@@ -176,14 +266,15 @@ def _read_dataset(version: RegisteredVersion) -> Dataset:
     return dataset
 
 
-def _read_score(version: RegisteredVersion) -> float:
-    """Read a version's macro-F1 as evaluate tagged it."""
+def _read_figures(version: RegisteredVersion) -> Figures:
+    """Read a version's figures as evaluate tagged them."""
+    names = (HEADLINE, "ece", "cells_per_second", "bundle_mb")
     try:
-        return float(version.tags[HEADLINE])
+        return Figures(*(float(version.tags[name]) for name in names))
     except (KeyError, ValueError) as error:
         raise RegistryError(
             f"{version.name} version {version.number}",
-            expected=f"a tag {HEADLINE!r} with its macro-F1",
-            found=repr(version.tags.get(HEADLINE)),
+            expected=f"the tags {', '.join(names)} with its figures",
+            found=", ".join(f"{name} = {version.tags.get(name)!r}" for name in names),
             remedy="Run annotary evaluate on its dataset.",
         ) from error

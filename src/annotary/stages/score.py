@@ -11,6 +11,7 @@ from annotary.data.atomic import make_folder
 from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
+from annotary.promotions import note_outside_move_if_possible
 from annotary.registry import RegisteredVersion, load, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
@@ -57,6 +58,7 @@ def score(config: ScoreConfig) -> Outcome:
 def _score(config: ScoreConfig, run: StageRun) -> Outcome:
     """Find the inputs, score them, and compare their cells with the training cells."""
     version = resolve_alias(config.model_name, config.alias)
+    note_outside_move_if_possible(config.model_name)
     run.set_tags({"annotary.model": version.uri})
     inputs = _find(config)
     open_bundle = functools.cache(functools.partial(_open_bundle, version, config))

@@ -1,0 +1,199 @@
+"""verify: an annotated file against the registry, the file that was annotated, and itself."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata.io
+import h5py
+import numpy as np
+import pandas as pd
+
+from annotary import keys
+from annotary.config import VerifyConfig
+from annotary.data.hashing import hash_file, hash_strings
+from annotary.errors import InputFileError, OutputError, RegistryError
+from annotary.models.bundle_files import MANIFEST
+from annotary.promotions import MODEL_HASH_TAG
+from annotary.registry import RegisteredVersion, fetch_bundle, get_version
+from annotary.tracking import DATASET_HASH_TAG, SPLIT_HASH_TAG, connect
+
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes
+    ----------
+    what
+        What was checked.
+    holds
+        Whether it is as recorded; None where it could not be checked.
+    says
+        What was found.
+    """
+
+    what: str
+    holds: bool | None
+    says: str
+
+
+@dataclass(frozen=True)
+class AnnotatedFile:
+    """What an annotated file holds of annotary.
+
+    Attributes
+    ----------
+    record
+        ``uns["annotary"]``.
+    labels
+        The label column, indexed by cell id, ``(n_cells,)``; None where it is gone.
+    best
+        Most probable label of each cell by the stored probabilities, ``(n_cells,)``; None without them.
+    """
+
+    record: dict[str, object]
+    labels: pd.Series | None
+    best: np.ndarray | None
+
+
+def verify(config: VerifyConfig) -> list[Finding]:
+    """Check a file's labels, the version that gave them, and the input if it is named."""
+    connect()
+    annotated = read_annotated(Path(config.file))
+    findings = [_check_labels(annotated), *_check_version(annotated.record)]
+    if config.input:
+        findings.append(_check_input(annotated.record, Path(config.input)))
+    else:
+        findings.append(Finding("input", None, "not checked: name it with --input"))
+    return findings
+
+
+def refuse_altered(findings: list[Finding], file: str) -> None:
+    """End with an error where a check does not hold.
+
+    Raises
+    ------
+    OutputError
+        Naming all that was altered.
+    """
+    altered = [f"{one.what}: {one.says}" for one in findings if one.holds is False]
+    if altered:
+        raise OutputError(
+            file,
+            expected="to be as annotary wrote it, from a version that is as it was registered",
+            found="; ".join(altered),
+            remedy="Annotate the input again with annotary score.",
+        )
+
+
+def read_annotated(path: Path) -> AnnotatedFile:
+    """Read what a file holds of annotary.
+
+    Raises
+    ------
+    InputFileError
+        If it is no annotated file.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            record = anndata.io.read_elem(file["uns"][keys.RECORD])
+            obs = anndata.io.read_elem(file["obs"])
+            stored = file.get(f"obsm/{keys.PROBABILITIES}")
+            probabilities = None if stored is None else np.asarray(stored)
+    except (OSError, KeyError) as error:
+        raise InputFileError(
+            path,
+            expected=f"to be an h5ad file with a record in uns[{keys.RECORD!r}]",
+            found="none" if path.exists() else "no such file",
+            remedy="Name a file that annotary score wrote.",
+        ) from error
+    labels = obs[keys.PREDICTED_LABELS].astype(str) if keys.PREDICTED_LABELS in obs else None
+    names = np.asarray(record.get("probability_columns", []), dtype=object)
+    fits = probabilities is not None and probabilities.shape == (len(obs), len(names))
+    best = names[probabilities.argmax(axis=1)] if fits and probabilities is not None else None
+    return AnnotatedFile(record=record, labels=labels, best=best)
+
+
+def _check_labels(annotated: AnnotatedFile) -> Finding:
+    """Check that the label column is the one that was written, and name the cells that differ."""
+    what = f"obs[{keys.PREDICTED_LABELS!r}]"
+    labels = annotated.labels
+    if labels is None:
+        return Finding(what, False, "the column is gone")
+    if hash_strings(labels) == annotated.record.get("labels_hash"):
+        return Finding(what, True, f"{len(labels)} labels as they were written")
+    if annotated.best is None:
+        return Finding(what, False, "altered, or cells were removed or reordered")
+    other = np.flatnonzero(labels.to_numpy(dtype=object) != annotated.best)
+    if not other.size:
+        return Finding(what, False, "cells were removed or reordered; the labels fit their probabilities")
+    named = ", ".join(
+        f"{labels.index[row]!r} says {labels.iloc[row]!r}, not {annotated.best[row]!r}"
+        for row in other[:_MOST_NAMED]
+    )
+    return Finding(
+        what, False, f"{other.size} of {len(labels)} cells do not fit their probabilities: {named}"
+    )
+
+
+def _check_version(record: dict[str, object]) -> Iterator[Finding]:
+    """Check that the version is there, that it is the recorded one, and that its files are as registered."""
+    uri = f"models:/{record.get('model_name')}/{record.get('model_version')}"
+    try:
+        version = get_version(str(record.get("model_name")), str(record.get("model_version")))
+    except RegistryError as error:
+        yield Finding(uri, False, f"found {error.found}")
+        return
+    recorded = {
+        "run_id": version.run_id,
+        "dataset_hash": version.tags.get(DATASET_HASH_TAG),
+        "split_hash": version.tags.get(SPLIT_HASH_TAG),
+    }
+    for name, registered in recorded.items():
+        if record.get(name) != registered:
+            yield Finding(uri, False, f"{name} is {registered!r}, the file says {record.get(name)!r}")
+            return
+    yield Finding(uri, True, "the run, dataset and split that the file says")
+    yield _check_bundle(version)
+
+
+def _check_bundle(version: RegisteredVersion) -> Finding:
+    """Check a version's files against its manifest, and that against the hash tagged by evaluate."""
+    what = f"files of {version.uri}"
+    try:
+        folder = fetch_bundle(version.uri)
+    except RegistryError as error:
+        return Finding(what, False, error.found)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return Finding(what, False, f"{MANIFEST} is gone")
+    wanted, found = version.tags.get(MODEL_HASH_TAG), hash_file(manifest)
+    if wanted is None:
+        return Finding(what, None, "not checked: registered before their hash was recorded")
+    if found != wanted:
+        return Finding(what, False, f"{MANIFEST} has SHA-256 {found[:12]}, registered was {wanted[:12]}")
+    hashes: dict[str, str] = json.loads(manifest.read_text())["sha256"]
+    altered = [name for name, wanted in hashes.items() if _hash_or_none(folder / name) != wanted]
+    if altered:
+        return Finding(what, False, f"altered or gone: {', '.join(altered)}")
+    return Finding(what, True, f"{len(hashes) + 1} files as they were registered")
+
+
+def _hash_or_none(path: Path) -> str | None:
+    """Hash a file; None where there is none."""
+    return hash_file(path) if path.is_file() else None
+
+
+def _check_input(record: dict[str, object], path: Path) -> Finding:
+    """Check that a file is the one that was annotated."""
+    found = _hash_or_none(path)
+    if found is None:
+        return Finding("input", False, f"no file {path}")
+    wanted = str(record.get("input_sha256"))
+    if found == wanted:
+        return Finding("input", True, f"{path.name}, SHA-256 {found[:12]}")
+    return Finding("input", False, f"{path.name} has SHA-256 {found[:12]}, annotated was {wanted[:12]}")
