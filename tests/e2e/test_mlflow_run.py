@@ -14,6 +14,7 @@ from conftest import PROJECT, SMALL
 from simulate import simulate_cells, write_cells
 
 from annotary import keys
+from annotary.scoring.ledger_file import LEDGER_NAME
 
 BIN = Path(sys.executable).parent
 
@@ -78,11 +79,12 @@ def test_main_prints_candidates_champion_file_and_how_to_open_the_ui(main_job, f
 
 def test_relative_paths_start_from_the_folder_of_the_call(main_job, folder):
     written = {path.name for path in (folder / "out").iterdir()}
-    assert written == {"dataset.h5ad", "dataset.html", "cleaning", "cells.annotated.h5ad"}
+    assert written == {"dataset.h5ad", "dataset.html", "cleaning", "cells.annotated.h5ad", LEDGER_NAME}
 
 
 def test_main_uses_the_run_of_mlflow_run_and_one_experiment(main_job, folder):
     runs = search_runs(folder)
+    runs = runs[runs["tags.annotary.stage"].notna()]  # the promotion ledger is no stage's run
     mains = runs[runs["tags.annotary.stage"] == "main"]
     assert len(mains) == 1
     assert mains.iloc[0]["tags.mlflow.project.entryPoint"] == "main"
