@@ -248,7 +248,7 @@ class TestScoring:
     [
         (["preprocess", "--min-genes", "-3"], "--min-genes needs to be greater than or equal to 0; found -3"),
         (["score"], "Missing option '--input'"),
-        (["main", "--d-model", "10"], "--n-heads needs to be a divisor of --d-model, which is 10; found 4"),
+        (["main", "--d-model", "11"], "--n-heads needs to be a divisor of --d-model, which is 11; found 2"),
         (["promote", "--model-name", "my/model"], "--model-name needs to be a name without / : or @"),
         (["preprocess", "--n-top-genes", "many"], "is not a valid integer"),
     ],

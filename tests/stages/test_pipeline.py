@@ -335,7 +335,8 @@ def test_score_uses_the_version_that_a_person_made_champion_and_the_ledger_says_
     other = outcome.evaluated[1].version
     mlflow.MlflowClient().set_registered_model_alias(other.name, CHAMPION, other.number)
     source = outcome.scored[0].source
-    scored = score(ScoreConfig(input=str(source), output=str(source.parent / "by-hand"), device="cpu"))
+    folder = Path(source).parent / "by-hand"
+    scored = score(ScoreConfig(input=str(source), output=str(folder), device="cpu")).annotated
     assert read_record(scored[0].target)["model_version"] == other.number
     noted = read_ledger(other.name).entries[-1].decision
     assert (noted.action, noted.after) == (OUTSIDE, other.number)
