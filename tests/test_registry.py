@@ -12,6 +12,7 @@ from simulate import LABELS, simulate_cells
 from annotary import registry
 from annotary.config import PromoteConfig
 from annotary.errors import AnnotaryError, RegistryError
+from annotary.scoring.annotate import CHUNK_SIZE
 from annotary.tracking import stage_run
 
 NAME = "annotator"
@@ -147,7 +148,7 @@ def test_the_signature_has_params_and_outputs_and_keeps_every_gene(served):
     outputs = model.metadata.get_output_schema()
     assert outputs.input_names() == ["path", *CELL_COLUMNS]
     assert {spec.name: spec.default for spec in model.metadata.get_params_schema().params} == {
-        "batch_size": 4096,
+        "batch_size": CHUNK_SIZE,
         "device": "auto",
         "counts_layer": "",
         "depth_key": "",
