@@ -69,7 +69,7 @@ def folder(module_store) -> Path:
     with stage_run("baselines", PromoteConfig()) as run:
         bundle = make_bundle(LABELS, make_spec(), provenance=make_provenance(run_id=run.run_id))
         candidate = registry.log_bundle(bundle)
-    version = registry.register(candidate, "cell-annotator", tags={}, description="a test")
+    version = registry.register(candidate, "cell-annotator", tags={})
     registry.set_alias(version, "champion")
     query = simulate_cells(9, len(make_spec().gene_ids))
     query.var_names = list(make_spec().gene_ids)
