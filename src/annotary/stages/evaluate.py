@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,11 +93,12 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
         logged = LoggedDataset(dataset, path)
         evaluated = []
         for candidate in track(_list_candidates(config, dataset), "evaluating", unit="model"):
-            annotation, evaluation = _measure(candidate, dataset, test_cells, device=config.device)
+            folder = fetch_bundle(candidate.uri)
+            annotation, evaluation = _measure(candidate, folder, dataset, test_cells, device=config.device)
             confidence = measure_confidence(test_cells.codes, annotation, dataset.record.label_names)
             evaluation = replace(evaluation, metrics=evaluation.metrics | confidence.metrics)
             log_model_metrics(candidate, evaluation.metrics, logged)
-            version = _register(candidate, evaluation, dataset, config, run)
+            version = _register(candidate, folder, evaluation, dataset, config, run)
             evaluated.append(Evaluated(candidate, evaluation, confidence, annotation, version))
         evaluated.sort(key=lambda one: one.score, reverse=True)
         set_alias(evaluated[0].version, CHALLENGER)
@@ -107,7 +109,7 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
 
 
 def _measure(
-    candidate: Candidate, dataset: Dataset, cells: LabelledCells, *, device: str
+    candidate: Candidate, folder: Path, dataset: Dataset, cells: LabelledCells, *, device: str
 ) -> tuple[Annotation, Evaluation]:
     """Annotate the test cells with a candidate, and measure result, time and size."""
     bundle = load(candidate.uri)
@@ -115,7 +117,7 @@ def _measure(
     annotation = annotate_cells(bundle, dataset, cells, device=device)
     seconds = time.monotonic() - started
     evaluation = evaluate_predictions(cells.codes, annotation.probabilities, dataset.record.label_names)
-    files = fetch_bundle(candidate.uri).rglob("*")
+    files = folder.rglob("*")
     more = {
         "cells_per_second": len(cells.codes) / max(seconds, _SHORTEST_SECONDS),
         "bundle_mb": sum(path.stat().st_size for path in files if path.is_file()) / _MB,
@@ -140,7 +142,12 @@ def _list_candidates(config: EvaluateConfig, dataset: Dataset) -> list[Candidate
 
 
 def _register(
-    candidate: Candidate, evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig, run: StageRun
+    candidate: Candidate,
+    folder: Path,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    run: StageRun,
 ) -> RegisteredVersion:
     """Register a candidate with its figures as tags."""
     tags = {name: f"{value:.6f}" for name, value in evaluation.metrics.items()}
@@ -149,7 +156,7 @@ def _register(
         KIND_TAG: candidate.kind,
         DATASET_TAG: config.dataset,
         EVALUATION_TAG: run.run_id,
-        MODEL_HASH_TAG: hash_file(fetch_bundle(candidate.uri) / MANIFEST),
+        MODEL_HASH_TAG: hash_file(folder / MANIFEST),
     }
     return register(candidate, config.model_name, tags=tags)
 

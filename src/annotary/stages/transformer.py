@@ -3,11 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from annotary import keys
 from annotary.config import TransformerConfig
-from annotary.data.dataset import Dataset, LabelledCells, read_dataset
+from annotary.data.dataset import Dataset, read_dataset
 from annotary.data.hashing import hash_strings
 from annotary.evaluation.figures import draw_losses
 from annotary.log import say
@@ -16,10 +17,13 @@ from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.network import GeneTransformer
 from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_transformer
 from annotary.quality.panel import choose_panel
-from annotary.quality.prepare import InputSpec, PreparedCells
+from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
+
+Labelled = tuple[PreparedCells, np.ndarray]
+"""Prepared cells ``(n_cells, n_genes)`` with their encoded labels ``(n_cells,)``."""
 
 
 def transformer(config: TransformerConfig) -> Candidate:
@@ -29,7 +33,11 @@ def transformer(config: TransformerConfig) -> Candidate:
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
         spec = make_spec(dataset, _choose_panel(config, dataset))
-        networks = [_train(config, dataset, spec, run, number=number) for number in range(config.n_networks)]
+        sides = dataset.take(keys.TRAIN), dataset.take(keys.VALIDATION)
+        cells = tuple(
+            (spec.prepare(side.counts, dataset.var.index, depth=side.depth), side.codes) for side in sides
+        )
+        networks = [_train(config, dataset, cells, run, number=number) for number in range(config.n_networks)]
         annotator = TransformerAnnotator(networks)
         fitted = take_fitted(spec, dataset)
         bundle = make_bundle(
@@ -62,25 +70,23 @@ def _choose_panel(config: TransformerConfig, dataset: Dataset) -> pd.Index:
 
 
 def _train(
-    config: TransformerConfig, dataset: Dataset, spec: InputSpec, run: StageRun, *, number: int
+    config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun, *, number: int
 ) -> GeneTransformer:
     """Train one of the networks; log its epochs as they come, then their curves."""
-
-    def prepare(cells: LabelledCells) -> PreparedCells:
-        return spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
 
     def log(epoch: EpochMetrics) -> None:
         values = asdict(epoch)
         run.log_metrics({f"{prefix}{name}": value for name, value in values.items()}, step=epoch.epoch)
 
     prefix = f"network_{number}." if number else ""
-    training, validation = dataset.take(keys.TRAIN), dataset.take(keys.VALIDATION)
+    (training, training_codes), (validation, validation_codes) = cells
+    n_classes = len(dataset.record.label_names)
     network, epochs = fit_transformer(
-        prepare(training),
-        training.codes,
-        prepare(validation),
-        validation.codes,
-        network=_shape(config, n_genes=len(spec.gene_ids), n_classes=len(dataset.record.label_names)),
+        training,
+        training_codes,
+        validation,
+        validation_codes,
+        network=_shape(config, n_genes=training.counts.shape[1], n_classes=n_classes),
         training=_plan(config, seed=config.seed + number),
         on_epoch=log,
         checkpoint=_name_checkpoint(config, dataset, number),
