@@ -42,6 +42,11 @@ def test_models_are_found_by_their_dataset_oldest_first(store):
     assert [one.model_id for one in registry.find_candidates("d")] == mine
 
 
+def test_a_model_that_several_workers_logged_is_one_candidate(store):
+    first, other, _again = (log_model(seed) for seed in (0, 1, 0))
+    assert registry.find_candidates("d") == [first, other]
+
+
 def test_an_alias_moves_and_means_one_version(store):
     for seed in (0, 1):
         register(log_model(seed))

@@ -22,7 +22,7 @@ from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
 from annotary.errors import RegistryError, summarize
 from annotary.models.bundle import Bundle
-from annotary.models.bundle_files import load_bundle, save_bundle
+from annotary.models.bundle_files import hash_contents, load_bundle, save_bundle
 from annotary.tracking import (
     DATASET_HASH_TAG,
     KIND_TAG,
@@ -31,6 +31,7 @@ from annotary.tracking import (
     VERSION_TAG,
 )
 
+_CONTENTS_HASH_TAG = "annotary.contents_hash"
 _BASE_REQUIREMENTS = ("mlflow", "anndata", "h5py", "numpy", "pandas", "safetensors", "scipy", "tqdm")
 _NETWORK_REQUIREMENTS = ("torch", "einops")
 _NOT_THERE = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)}
@@ -117,6 +118,7 @@ def log_bundle(bundle: Bundle) -> Candidate:
                 SPLIT_HASH_TAG: bundle.provenance.split_hash,
                 PANEL_HASH_TAG: bundle.spec.panel_hash,
                 VERSION_TAG: __version__,
+                _CONTENTS_HASH_TAG: hash_contents(folder / pyfunc.BUNDLE_ARTIFACT),
             },
         )
     return Candidate(model_id=info.model_id, kind=bundle.model.kind, run_id=bundle.provenance.run_id)
@@ -144,7 +146,10 @@ def _list_requirements(kind: str) -> list[str]:
 
 
 def find_candidates(dataset_hash: str) -> list[Candidate]:
-    """Find every model of the current experiment that was trained on a dataset, oldest first."""
+    """Find every model of the current experiment that was trained on a dataset, oldest first.
+
+    Workers of one study each log its best model: of models that say the same of cells, the oldest is taken.
+    """
     run = mlflow.active_run()
     models = mlflow.search_logged_models(
         experiment_ids=[run.info.experiment_id] if run else None,
@@ -152,7 +157,10 @@ def find_candidates(dataset_hash: str) -> list[Candidate]:
         order_by=[{"field_name": "creation_time", "ascending": True}],
         output_format="list",
     )
-    return [_to_candidate(model) for model in models]
+    different: dict[str, Any] = {}
+    for model in models:
+        different.setdefault(model.tags.get(_CONTENTS_HASH_TAG, model.model_id), model)
+    return [_to_candidate(model) for model in different.values()]
 
 
 def get_candidate(model_id: str) -> Candidate:

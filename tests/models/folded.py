@@ -31,12 +31,14 @@ def name_genes(cells: LabelledCells) -> pd.Index:
     return pd.Index([f"G{gene:03d}" for gene in np.random.default_rng(1).permutation(n_genes)])
 
 
-def make_search(kind: str = "logistic_regression", *, fixed=None, seed: int = 0, **options) -> Search:
+def make_search(
+    kind: str = "logistic_regression", *, fixed=None, seed: int = 0, n_jobs: int = 1, **options
+) -> Search:
     cells = label_cells(**options)
     folded = FoldedCells(cells, name_genes(cells))
     space = make_space(OWN, n_genes=cells.counts.shape[1], fixed=fixed is not None)
     panels = PanelChooser(folded, fixed=fixed)
-    return Search(BASELINES[kind], folded, panels, space, seed=seed, n_jobs=1)
+    return Search(BASELINES[kind], folded, panels, space, seed=seed, n_jobs=n_jobs)
 
 
 def shuffle_rows(matrix: csr_matrix, rows: np.ndarray) -> csr_matrix:

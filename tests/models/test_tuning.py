@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from annotary.errors import RegistryError
 from annotary.models.baselines import BASELINES
+from annotary.models.panels import Preparation
 from annotary.models.tuning.records import list_records, measure_importance, tabulate_trials
 from annotary.models.tuning.search import Search, TuningResult
 from annotary.models.tuning.study import open_study
@@ -116,7 +117,9 @@ def test_a_trial_far_below_the_median_is_pruned_after_its_first_fold():
     search.baseline = replace(
         search.baseline, suggest=lambda trial: {"right": trial.suggest_categorical("right", [True, False])}
     )
-    search._score_held_out = lambda params, preparation, fold: make_scores(search, fold, params["right"])
+    search._score_folds = lambda params, preparation: (
+        make_scores(search, fold, params["right"]) for fold in range(search.cells.n_folds)
+    )
     study = open_study("s", "", first_trials=[], n_trials=5, seed=0)
     own = search.first_trials[0]
     for right in (True, True, True, True, False):
@@ -133,6 +136,17 @@ def test_a_trial_far_below_the_median_is_pruned_after_its_first_fold():
 def make_scores(search: Search, fold: int, right: bool) -> np.ndarray:
     codes = search.cells.codes[search.cells.list_held_out(fold)]
     return np.eye(search.cells.n_classes)[codes if right else (codes + 1) % 3]
+
+
+def test_folds_fitted_side_by_side_score_as_one_after_another():
+    params = BASELINES["logistic_regression"].notebook
+    preparation = Preparation("seurat", 12, 300.0)
+    one, several = (
+        list(make_search("logistic_regression", n_folds=5, n_jobs=n)._score_folds(params, preparation))
+        for n in (1, 3)
+    )
+    assert len(one) == 5
+    assert all(np.array_equal(first, second) for first, second in zip(one, several, strict=True))
 
 
 def test_a_trial_that_repeats_another_is_not_fitted_again():

@@ -37,6 +37,19 @@ def test_chunks_do_not_change_a_score(method, bounds):
     pd.testing.assert_series_equal(parts["in_panel"], whole["in_panel"])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_merged_tallies_are_the_tally_of_all_cells(method):
+    merged = GeneTally(COUNTS.shape[1], 3, method)
+    for rows in (slice(200, 300), slice(0, 200)):
+        part = GeneTally(COUNTS.shape[1], 3, method)
+        part.count(COUNTS[rows])
+        part.add(COUNTS[rows], depth=DEPTH[rows], codes=CODES[rows])
+        merged.merge(part)
+    found, whole = (rank_genes(one, CELLS.var_names, n_top_genes=50) for one in (merged, tally(method, [])))
+    np.testing.assert_allclose(found[SCORE], whole[SCORE], rtol=1e-9, equal_nan=True)
+    pd.testing.assert_frame_equal(found.drop(columns=SCORE), whole.drop(columns=SCORE))
+
+
 @pytest.mark.parametrize(
     ("method", "column"),
     [("seurat", "dispersions_norm"), ("cell_ranger", "dispersions_norm"), ("seurat_v3", "variances_norm")],

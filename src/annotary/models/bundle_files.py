@@ -86,6 +86,13 @@ def seal_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
     return said | {_OWN_HASH: hash_strings([json.dumps(said, sort_keys=True)])}
 
 
+def hash_contents(folder: Path) -> str:
+    """Hash all that a bundle says of cells: not when, where and by which run it was made."""
+    said = json.loads((folder / MANIFEST).read_text())
+    contents = {name: value for name, value in said.items() if name not in (_OWN_HASH, "provenance")}
+    return hash_strings([json.dumps(contents, sort_keys=True)])
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest, and check its format, its kind, and that nobody changed it."""
     path = folder / MANIFEST

@@ -95,6 +95,7 @@ class PanelChooser:
         self._cells = cells
         self._fixed = fixed
         self._rankings: dict[tuple[int | None, str], np.ndarray] = {}
+        self._tallies: dict[tuple[int, str], GeneTally] = {}
 
     def choose(self, preparation: Preparation, fold: int | None) -> np.ndarray | None:
         """Choose a panel for a fold, or for all cells.
@@ -122,11 +123,25 @@ class PanelChooser:
 
     def _tally(self, method: str, fold: int | None) -> GeneTally:
         """Add up what genes are ranked by, over the cells that a fold fits to."""
-        cells = self._cells
-        tally = GeneTally(len(cells.gene_ids), cells.n_classes, _check_method(method))
-        for rows in iter_blocks(cells.list_fitted(fold)):
-            tally.add(view_rows(cells.counts, rows), depth=cells.depth[rows], codes=cells.codes[rows])
+        tally = self._make_tally(method)
+        for other in range(self._cells.n_folds):
+            if other != fold:
+                tally.merge(self._tally_held_out(method, other))
         return tally
+
+    def _tally_held_out(self, method: str, fold: int) -> GeneTally:
+        """Add up the same over the cells that a fold holds out, once."""
+        cells, key = self._cells, (fold, method)
+        if key not in self._tallies:
+            tally = self._make_tally(method)
+            for rows in iter_blocks(cells.list_held_out(fold)):
+                tally.add(view_rows(cells.counts, rows), depth=cells.depth[rows], codes=cells.codes[rows])
+            self._tallies[key] = tally
+        return self._tallies[key]
+
+    def _make_tally(self, method: str) -> GeneTally:
+        """Make a tally of no cells."""
+        return GeneTally(len(self._cells.gene_ids), self._cells.n_classes, _check_method(method))
 
 
 def _check_method(method: str) -> PanelMethod:

@@ -105,6 +105,16 @@ class GeneTally:
         else:
             self._log_squares += self._sum(counts, values**2)
 
+    def merge(self, other: "GeneTally") -> None:
+        """Add the cells of another tally of the same genes, labels and method."""
+        self.n_expressing += other.n_expressing
+        self.cells_per_label += other.cells_per_label
+        self.label_totals += other.label_totals
+        self._log_squares += other._log_squares
+        self._scaled += other._scaled
+        self._raw += other._raw
+        self._values += other._values
+
     @property
     def n_cells(self) -> int:
         """Cells that were added."""

@@ -53,6 +53,9 @@ class Baseline:
         Fits scikit-learn's estimator; the number of jobs does not change it.
     to_annotator
         Makes the model of the estimator.
+    folds_at_once
+        Whether folds are fitted side by side in threads: for a fit that takes one processor, holds no lock
+        and draws no numbers from a generator that others share.
     """
 
     kind: str
@@ -61,6 +64,7 @@ class Baseline:
     suggest: Callable[["optuna.Trial"], Params]
     fit: Fit
     to_annotator: ToAnnotator
+    folds_at_once: bool = False
 
 
 def suggest_class_weight(trial: "optuna.Trial") -> Params:
