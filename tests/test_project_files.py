@@ -21,6 +21,7 @@ CONFIGS = {
     "preprocess": config.PreprocessConfig,
     "baselines": config.BaselinesConfig,
     "transformer": config.TransformerConfig,
+    "ensemble": config.EnsembleConfig,
     "evaluate": config.EvaluateConfig,
     "promote": config.PromoteConfig,
     "rollback": config.RollbackConfig,

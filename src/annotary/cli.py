@@ -154,6 +154,15 @@ def transformer(options: config.TransformerConfig) -> None:
     click.echo(f"{candidate.kind}: {candidate.uri}")
 
 
+@stage_command("ensemble", config.EnsembleConfig)
+def ensemble(options: config.EnsembleConfig) -> None:
+    """Let the models of a dataset vote, with weights that its validation cells decide."""
+    from annotary.stages.ensemble import ensemble as run
+
+    candidate = run(options)
+    click.echo(f"{candidate.kind}: {candidate.uri}" if candidate else "no ensemble: one model is enough")
+
+
 @stage_command("evaluate", config.EvaluateConfig)
 def evaluate(options: config.EvaluateConfig) -> None:
     """Compare candidates on the test cells, register them, mark the best as challenger."""
@@ -230,7 +239,7 @@ def verify(options: config.VerifyConfig) -> None:
 
 @stage_command("main", config.MainConfig)
 def pipeline(options: config.MainConfig) -> None:
-    """Run the whole way: preprocess, baselines, transformer, evaluate, promote, score."""
+    """Run the whole way: preprocess, baselines, transformer, ensemble, evaluate, promote, score."""
     from annotary.stages.evaluate import make_table
     from annotary.stages.pipeline import run_pipeline
     from annotary.tracking import describe_ui

@@ -45,6 +45,16 @@ class TransformerConfig(SeedOption, DeviceOption, ConfidenceOptions, NetworkOpti
     """Train the self-attention network."""
 
 
+class EnsembleConfig(ConfidenceOptions, DatasetOption):
+    """Let several models vote."""
+
+    candidates: str = Field(
+        "",
+        description="Comma-separated model ids of those that vote; empty takes the latest of each kind that"
+        " was trained on the dataset.",
+    )
+
+
 class CardOptions(StageConfig):
     """What a model card says that no file tells."""
 
@@ -159,4 +169,4 @@ class MainConfig(
     CountsOptions,
     LabelledInput,
 ):
-    """The whole way: preprocess, baselines, transformer, evaluate, promote, score."""
+    """The whole way: preprocess, baselines, transformer, ensemble, evaluate, promote, score."""

@@ -34,6 +34,7 @@ from annotary.tracking import (
 _CONTENTS_HASH_TAG = "annotary.contents_hash"
 _BASE_REQUIREMENTS = ("mlflow", "anndata", "h5py", "numpy", "pandas", "safetensors", "scipy", "tqdm")
 _NETWORK_REQUIREMENTS = ("torch", "einops")
+_NETWORK_KINDS = ("transformer", "ensemble")
 _NOT_THERE = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)}
 _MOST_VERSIONS = 1000
 _ARTIFACTS = "artifacts"
@@ -141,7 +142,7 @@ def _make_signature(bundle: Bundle) -> ModelSignature:
 
 def _list_requirements(kind: str) -> list[str]:
     """List what a model needs to predict, in the versions that trained it."""
-    names = _BASE_REQUIREMENTS + (_NETWORK_REQUIREMENTS if kind == "transformer" else ())
+    names = _BASE_REQUIREMENTS + (_NETWORK_REQUIREMENTS if kind in _NETWORK_KINDS else ())
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 

@@ -33,6 +33,8 @@ from annotary.stages.pipeline import run_pipeline
 from annotary.stages.score import score
 from annotary.stages.verify import refuse_altered, verify
 
+NETWORKS = ("transformer", "ensemble")
+
 
 @pytest.fixture(scope="module")
 def outcome(main_config):
@@ -62,7 +64,7 @@ def list_artifacts(run, folder: str) -> set[str]:
 def test_every_stage_is_a_finished_child_of_one_parent_in_one_experiment(outcome, runs):
     parent = one_run(runs, "main")
     assert parent.info.status == "FINISHED"
-    for stage in ("preprocess", "baselines", "transformer", "evaluate", "promote", "score"):
+    for stage in ("preprocess", "baselines", "transformer", "ensemble", "evaluate", "promote", "score"):
         run = one_run(runs, stage)
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -115,12 +117,42 @@ def test_the_heaviest_genes_of_a_label_are_its_simulated_markers(outcome, runs):
 
 def test_a_baseline_s_spec_is_that_of_its_own_panel(outcome, runs):
     for one in outcome.evaluated:
-        if one.candidate.kind != "transformer":
+        if one.candidate.kind not in NETWORKS:
             bundle = load(one.candidate.uri)
             best = json.loads(bundle.provenance.config)["best_params"]
             assert len(bundle.spec.gene_ids) == (best["n_top_genes"] or bundle.model.weigh_genes().shape[0])
             assert bundle.spec.target_sum == bundle.model.target_sum == best["target_sum"]
             assert bundle.model.weigh_genes().shape[0] == len(bundle.spec.gene_ids)
+
+
+def test_an_ensemble_votes_by_what_its_members_said_of_validation_cells(outcome, runs):
+    run = one_run(runs, "ensemble")
+    table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/tables/weights.csv"))
+    assert table["weight"].sum() == pytest.approx(1)
+    kinds = {one.candidate.kind: one.candidate for one in outcome.evaluated}
+    bundle = load(kinds["ensemble"].uri)
+    assert [member.weight for member in bundle.model.members] == pytest.approx(list(table["weight"]))
+    assert [member.model.kind for member in bundle.model.members] == list(table["kind"])
+    for member, model_id in zip(bundle.model.members, table["model_id"], strict=True):
+        assert kinds[member.model.kind].model_id == model_id
+        own = load(kinds[member.model.kind].uri)
+        assert [bundle.spec.gene_ids[column] for column in member.columns] == list(own.spec.gene_ids)
+        assert member.temperature == own.confidence.temperature
+
+
+def test_held_out_probabilities_are_of_the_cells_that_decide(outcome, runs, main_config):
+    path = mlflow.artifacts.download_artifacts(
+        f"runs:/{one_run(runs, 'preprocess').info.run_id}/dataset/dataset.h5ad"
+    )
+    sides = read_dataset(Path(path)).obs[keys.SPLIT]
+    for stage, kind, expected in (
+        ("baselines", "logistic_regression", (keys.TRAIN, keys.VALIDATION)),
+        ("transformer", "transformer", (keys.VALIDATION,)),
+    ):
+        address = f"runs:/{one_run(runs, stage).info.run_id}/held_out/{kind}.parquet"
+        table = pd.read_parquet(mlflow.artifacts.download_artifacts(address))
+        assert set(table.index) == set(sides.index[sides.isin(expected)])
+        np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-4)
 
 
 def test_transformer_logs_each_epoch_as_a_step(outcome, runs):
@@ -166,7 +198,7 @@ def test_every_bundle_says_what_it_was_made_from(outcome, main_config):
         assert {"python", "numpy", "scikit-learn", "torch", "mlflow"} <= set(bundle.provenance.libraries)
         assert json.loads(bundle.provenance.config)["conformal_alpha"] == 0.1
         assert bundle.confidence.settings.min_precision == main_config.min_precision
-        network = one.candidate.kind == "transformer"
+        network = one.candidate.kind in NETWORKS
         assert bundle.spec.transform == ("counts" if network else "log1p")
         assert sum(bundle.label_counts) == pytest.approx((0.7 if network else 0.8) * 240, abs=4)
 
@@ -242,7 +274,11 @@ def test_a_dry_run_without_a_champion_trains_and_annotates_nothing(store):
     source = write_cells(store / "cells.h5ad")
     values = SMALL | {"max_epochs": 1, "n_trials": 1}
     outcome = run_pipeline(MainConfig(input=str(source), output=str(store / "out"), mode="dry_run", **values))
-    assert len(outcome.evaluated) == 3
+    assert {one.candidate.kind for one in outcome.evaluated} >= {
+        "logistic_regression",
+        "random_forest",
+        "transformer",
+    }
     assert outcome.scored == []
     assert find_alias(outcome.evaluated[0].version.name, CHAMPION) is None
     assert not list((store / "out").glob("*.annotated.h5ad"))

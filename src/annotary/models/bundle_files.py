@@ -8,7 +8,6 @@ which cells the model has seen. Nothing in it is a pickle.
 A format, once released, is read for ever: another one gets another number and a reader of its own.
 """
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import BundleError
-from annotary.models.base import Annotator
 from annotary.models.bundle import Bundle, Provenance
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
+from annotary.models.kinds import KINDS, find_class
 from annotary.quality.prepare import InputSpec
 
 FORMAT = 2
@@ -33,14 +32,6 @@ _CONFIDENCE_FILE = "confidence.safetensors"
 _SEEN_FILE = "seen_cells.safetensors"
 _SEEN_CELLS = "seen_cells"
 _OWN_HASH = "manifest_sha256"
-
-# Classes are named, not imported: loading one kind never imports another's libraries.
-_CLASSES = {
-    "logistic_regression": "annotary.models.baselines:LogisticRegressionAnnotator",
-    "random_forest": "annotary.models.baselines:RandomForestAnnotator",
-    "linear_svm": "annotary.models.baselines:LinearSvmAnnotator",
-    "transformer": "annotary.models.transformer.classifier:TransformerAnnotator",
-}
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -106,12 +97,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             remedy="Use a model that annotary registered.",
         ) from error
     found = (manifest.get("format"), manifest.get("kind")) if isinstance(manifest, dict) else (None, None)
-    if found[0] not in _READERS or found[1] not in _CLASSES:
+    if found[0] not in _READERS or found[1] not in KINDS:
         older = isinstance(found[0], int) and found[0] < min(_READERS)
         raise BundleError(
             folder,
             expected=f"a bundle of format {' or '.join(map(str, _READERS))} and one of the kinds "
-            f"{', '.join(_CLASSES)}",
+            f"{', '.join(KINDS)}",
             found=f"format {found[0]!r}, kind {found[1]!r}",
             remedy="It is from before the first release: delete the version or its aliases, and train again."
             if older
@@ -132,7 +123,7 @@ def _read_format_2(folder: Path, manifest: dict[str, Any]) -> Bundle:
         if found != expected:
             raise _describe_alteration(path, expected=f"SHA-256 {expected[:12]}", found=found[:12])
     return Bundle(
-        model=_find_class(manifest["kind"]).load(folder / _WEIGHTS),
+        model=find_class(manifest["kind"]).load(folder / _WEIGHTS),
         spec=InputSpec.from_json(json.dumps(manifest["input_spec"])),
         label_names=tuple(manifest["label_names"]),
         label_counts=tuple(manifest["label_counts"]),
@@ -155,10 +146,3 @@ def _describe_alteration(path: Path, *, expected: str, found: str) -> BundleErro
         found=found,
         remedy="The model's files were altered: roll back to another version.",
     )
-
-
-def _find_class(kind: str) -> type[Annotator]:
-    """Import the class of a model kind."""
-    module, name = _CLASSES[kind].split(":")
-    found: type[Annotator] = getattr(importlib.import_module(module), name)
-    return found

@@ -29,6 +29,7 @@ from annotary.models.tuning.search import FittedBaseline, Search, TuningResult
 from annotary.quality.prepare import TARGET_SUM, InputSpec
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import make_bundle
+from annotary.stages.held_out_table import log_held_out
 from annotary.tracking import StageRun, fetch, find_study_storage, log_trial, stage_run
 
 _SHORT_HASH = 16
@@ -44,14 +45,17 @@ class _TrainingData:
         The dataset but for its counts.
     cells
         Its training and validation cells.
+    cell_ids
+        Ids of the different cells, ``(n_cells,)``.
     is_training
-        Which of the different cells are training cells, ``(n_cells,)``.
+        Which of them are training cells, ``(n_cells,)``.
     panels, space
         How panels are chosen, and what there is to choose from.
     """
 
     tables: DatasetTables
     cells: FoldedCells
+    cell_ids: pd.Index
     is_training: np.ndarray
     panels: PanelChooser
     space: PreparationSpace
@@ -95,6 +99,7 @@ def _read(config: BaselinesConfig, run: StageRun) -> _TrainingData:
     return _TrainingData(
         tables=tables,
         cells=cells,
+        cell_ids=seen.cell_ids[cells.rows],
         is_training=(sides == keys.TRAIN)[cells.rows],
         panels=PanelChooser(cells, fixed=fixed),
         space=make_space(own, n_genes=len(cells.gene_ids), fixed=fixed is not None),
@@ -128,6 +133,8 @@ def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run
     fitted = search.fit(best.params)
     _log_model(run, fitted, data)
     held_out, fitted_cells = _take_confidence_cells(fitted, data)
+    names = data.tables.record.label_names
+    log_held_out(run, baseline.kind, data.cell_ids, held_out.probabilities, names)
     bundle = make_bundle(
         fitted.model,
         _make_spec(fitted, data),

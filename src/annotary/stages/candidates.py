@@ -44,14 +44,23 @@ def take_fitted(spec: InputSpec, dataset: Dataset) -> FittedCells:
 
 
 def hold_out_validation(
-    model: Annotator, spec: InputSpec, dataset: Dataset, fitted: FittedCells, *, device: str = "auto"
+    said: np.ndarray, spec: InputSpec, dataset: Dataset, fitted: FittedCells
 ) -> HeldOutCells:
-    """Take the validation cells, for a model that was fitted to others and does not calibrate itself."""
+    """Take the validation cells, for a model that does not calibrate itself.
+
+    Parameters
+    ----------
+    said
+        Probabilities of the validation cells by a model that was not fitted to them,
+        ``(n_cells, n_classes)``.
+    spec, dataset
+        How its cells are prepared, and where they are.
+    fitted
+        Cells that it was fitted to.
+    """
     cells = dataset.take(keys.VALIDATION)
     prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
-    probabilities, temperature = calibrate_probabilities(
-        model.predict_proba(prepared, device=device), cells.codes, cells.folds
-    )
+    probabilities, temperature = calibrate_probabilities(said, cells.codes, cells.folds)
     gaussians = LabelGaussians.fit(fitted.log_expr, fitted.codes)
     return HeldOutCells(
         probabilities=probabilities,

@@ -43,7 +43,7 @@ from annotary.tracking import (
     stage_run,
 )
 
-_TRANSFORMER = "transformer"
+_TRANSFORMER, _ENSEMBLE = "transformer", "ensemble"
 _MB = 1e6
 _SHORTEST_SECONDS = 1e-6
 
@@ -188,7 +188,7 @@ def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: 
 def _choose_pair(evaluated: list[Evaluated]) -> list[Evaluated]:
     """Choose the best baseline and the best transformer, if there are both."""
     networks = [one for one in evaluated if one.candidate.kind == _TRANSFORMER]
-    others = [one for one in evaluated if one.candidate.kind != _TRANSFORMER]
+    others = [one for one in evaluated if one.candidate.kind not in (_TRANSFORMER, _ENSEMBLE)]
     return [others[0], networks[0]] if networks and others else []
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from annotary.config import (
     BaselinesConfig,
+    EnsembleConfig,
     EvaluateConfig,
     MainConfig,
     PreprocessConfig,
@@ -16,6 +17,7 @@ from annotary.log import say
 from annotary.models.transformer.device import choose_device
 from annotary.scoring.batch import ScoredFile
 from annotary.stages.baselines import baselines
+from annotary.stages.ensemble import ensemble
 from annotary.stages.evaluate import Evaluated, evaluate
 from annotary.stages.preprocess import preprocess
 from annotary.stages.promote import Promotion, promote, refuse_other_cells
@@ -57,6 +59,9 @@ def run_pipeline(config: MainConfig) -> Outcome:
         dataset = prepared.address
         candidates = baselines(config.part(BaselinesConfig, dataset=dataset))
         candidates.append(transformer(config.part(TransformerConfig, dataset=dataset)))
+        members = ",".join(candidate.model_id for candidate in candidates)
+        voting = ensemble(config.part(EnsembleConfig, dataset=dataset, candidates=members))
+        candidates += [voting] if voting else []
         model_ids = ",".join(candidate.model_id for candidate in candidates)
         evaluated = evaluate(config.part(EvaluateConfig, dataset=dataset, candidates=model_ids))
         promotion = promote(config.part(PromoteConfig, version=evaluated[0].version.number))

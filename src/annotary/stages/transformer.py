@@ -20,6 +20,7 @@ from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
+from annotary.stages.held_out_table import log_held_out
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 Labelled = tuple[PreparedCells, np.ndarray]
@@ -40,11 +41,15 @@ def transformer(config: TransformerConfig) -> Candidate:
         networks = [_train(config, dataset, cells, run, number=number) for number in range(config.n_networks)]
         annotator = TransformerAnnotator(networks)
         fitted = take_fitted(spec, dataset)
+        said = annotator.predict_proba(cells[1][0], device=config.device)
+        held_out = hold_out_validation(said, spec, dataset, fitted)
+        names = dataset.record.label_names
+        log_held_out(run, annotator.kind, sides[1].cell_ids, held_out.probabilities, names)
         bundle = make_bundle(
             annotator,
             spec,
             dataset,
-            held_out=hold_out_validation(annotator, spec, dataset, fitted, device=config.device),
+            held_out=held_out,
             fitted=fitted,
             options=config,
             run_id=run.run_id,

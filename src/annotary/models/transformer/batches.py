@@ -41,6 +41,10 @@ class TokenBatch(NamedTuple):
         """Take some of the cells."""
         return TokenBatch(*(part[rows] for part in self))
 
+    def take_places(self, n_places: int) -> "TokenBatch":
+        """Take the first places of every cell."""
+        return TokenBatch(*(part[:, :n_places] for part in self))
+
     def to(self, device: torch.device) -> "TokenBatch":
         """Move to a device."""
         return TokenBatch(*(part.to(device) for part in self))

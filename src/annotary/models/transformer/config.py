@@ -32,6 +32,9 @@ class NetworkConfig:
     max_tokens
         Most tokens of a cell; those with the largest counts are kept, of equal ones those first in the
         panel. 0 keeps all; only ``expressed`` tokens are cut.
+    attention_genes
+        Genes of the panel, the first ones, whose tokens attend to each other; the linear path takes those
+        of all genes. 0 stands for all.
     values
         How a token says how strongly its gene is expressed: ``continuous`` scales the gene's vector by
         ``log1p`` of the count scaled to ``target_sum`` counts a cell, ``bins`` adds a vector for the bin.
@@ -68,6 +71,7 @@ class NetworkConfig:
     n_classes: int
     tokens: TokenMode = "expressed"
     max_tokens: int = 0
+    attention_genes: int = 0
     values: ValueMode = "continuous"
     target_sum: float = 300.0
     n_bins: int = 14

@@ -1,12 +1,8 @@
 """Where the network computes, and in which precision."""
 
-from typing import Literal
-
 import torch
 
 from annotary.errors import ConfigError
-
-Precision = Literal["bf16-mixed", "32-true"]
 
 _NAMES = ("auto", "cpu", "cuda", "mps")
 _REMEDIES = {
@@ -43,8 +39,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(device: torch.device) -> Precision:
-    """Take bfloat16 where the device multiplies it natively; an emulated one is slower than float32."""
+def multiply_in_bfloat16(device: torch.device) -> torch.autocast:
+    """Take bfloat16 for matrix products where the device has it natively; an emulated one is slower.
+
+    Lightning's own precision would round what goes into the network too, counts among it.
+    """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -52,4 +51,4 @@ def choose_precision(device: torch.device) -> Precision:
         native = device.type == "cpu" and (
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         )
-    return "bf16-mixed" if native else "32-true"
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from annotary.data.atomic import replacing
 from annotary.models.transformer.batches import make_batch, order_by_length
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
+from annotary.models.transformer.device import multiply_in_bfloat16
 from annotary.models.transformer.epochs import EpochMetrics, best_epoch
 from annotary.models.transformer.inference import predict_logits
 from annotary.models.transformer.losses import balance_classes, make_loss
@@ -81,7 +82,7 @@ class TrainingLoop:
     Parameters
     ----------
     fabric
-        Device, precision, and the processes that share each batch.
+        Device, and the processes that share each batch.
     network
         The network, with its first weights.
     training
@@ -196,7 +197,9 @@ class TrainingLoop:
         for part in parts:
             cut = slice(int(part[0]), int(part[-1]) + 1) if len(part) else slice(0, 0)
             with fabric.no_backward_sync(self.network, enabled=part is not parts[-1]):
-                own_loss = self.loss(self.network(batch.take(cut)), codes[cut], total_weight=total_weight)
+                with multiply_in_bfloat16(fabric.device):
+                    logits = self.network(batch.take(cut))
+                own_loss = self.loss(logits, codes[cut], total_weight=total_weight)
                 fabric.backward(own_loss)
             loss += own_loss.item()
         fabric.clip_gradients(self.network, self.optimizers[0], max_norm=training.max_gradient_norm)
@@ -210,7 +213,7 @@ class TrainingLoop:
         """Label the validation cells with the averaged weights, and keep these if they are the best."""
         started = time.perf_counter()
         network = cast(GeneTransformer, self.average.module.eval())
-        with self.fabric.autocast():
+        with multiply_in_bfloat16(self.fabric.device):
             logits = predict_logits(network, self.validation_cells.tokens, self.fabric.device)
         progress, codes = self.progress, self.validation_cells.codes
         predicted = logits.argmax(axis=1)

@@ -173,6 +173,7 @@ class GeneTransformer(nn.Module):
 
         With a summary token it comes first: T is one more than the batch's.
         """
+        batch = attend_to_first(batch, self.config)
         x, is_token = self.embedding(batch), batch.is_token
         if self.summary is not None:
             x = torch.cat([repeat(self.summary.to(x.dtype), "d -> b 1 d", b=len(x)), x], dim=1)
@@ -180,6 +181,25 @@ class GeneTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, is_token)
         return x, is_token
+
+
+def attend_to_first(batch: TokenBatch, config: NetworkConfig) -> TokenBatch:
+    """Keep the tokens of the panel's first ``attention_genes`` genes, (B, T) to (B, T').
+
+    A cell's tokens come in panel order, so these are in front. A cell without any gets a "no gene" token.
+    """
+    if not config.attention_genes or config.tokens == "all":
+        return batch
+    attended = batch.is_token & (batch.gene_ids < config.attention_genes)
+    batch = batch.take_places(max(1, int(attended.sum(dim=1).max())))
+    attended = attended[:, : batch.is_token.shape[1]]
+    none = ~attended[:, :1]
+    return TokenBatch(
+        gene_ids=torch.where(attended, batch.gene_ids, config.n_genes),
+        bin_ids=torch.where(attended, batch.bin_ids, 0),
+        values=torch.where(attended, batch.values, 0.0),
+        is_token=torch.cat([attended[:, :1] | none, attended[:, 1:]], dim=1),
+    )
 
 
 class LinearPath(nn.Module):
@@ -192,7 +212,8 @@ class LinearPath(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Add up the weights of a cell's tokens, (B, C)."""
-        return torch.einsum("bt,btc->bc", batch.values, self.weight(batch.gene_ids))
+        weight = self.weight.weight
+        return F.embedding_bag(batch.gene_ids, weight, per_sample_weights=batch.values, mode="sum")
 
 
 def pool_mean(x: Tensor, is_token: Tensor) -> Tensor:

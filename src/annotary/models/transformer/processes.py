@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from safetensors.torch import load_file
 
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
-from annotary.models.transformer.device import choose_device, choose_precision
+from annotary.models.transformer.device import choose_device
 from annotary.models.transformer.epochs import EpochMetrics
 from annotary.models.transformer.loop import Progress, TrainingCells, TrainingLoop
 from annotary.models.transformer.network import GeneTransformer
@@ -75,7 +75,6 @@ def _make_loop(job: Job) -> TrainingLoop:
         accelerator=_ACCELERATORS[device.type],
         devices=job.training.n_processes,
         strategy="ddp" if job.training.n_processes > 1 else "auto",
-        precision=choose_precision(device),
     )
     fabric.launch()
     torch.manual_seed(job.training.seed)
