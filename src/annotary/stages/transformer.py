@@ -86,8 +86,8 @@ def _train(
         training_codes,
         validation,
         validation_codes,
-        network=_shape(config, n_genes=training.counts.shape[1], n_classes=n_classes),
-        training=_plan(config, seed=config.seed + number),
+        network=NetworkConfig.from_options(config, n_genes=training.counts.shape[1], n_classes=n_classes),
+        training=TrainingConfig.from_options(config, seed=config.seed + number, device=config.device),
         on_epoch=log,
         checkpoint=_name_checkpoint(config, dataset, number),
     )
@@ -104,43 +104,3 @@ def _name_checkpoint(config: TransformerConfig, dataset: Dataset, number: int) -
     settings = config.model_dump_json(exclude={"dataset"})
     key = hash_strings([dataset.record.dataset_hash, settings, str(number)])
     return find_checkpoints() / f"transformer-{key[:32]}.ckpt"
-
-
-def _shape(config: TransformerConfig, *, n_genes: int, n_classes: int) -> NetworkConfig:
-    """Fix the networks' shape."""
-    return NetworkConfig(
-        n_genes=n_genes,
-        n_classes=n_classes,
-        tokens=config.tokens,
-        max_tokens=config.max_tokens,
-        values=config.values,
-        target_sum=config.value_target_sum,
-        n_bins=config.n_bins,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        norm=config.norm,
-        pooling=config.pooling,
-        linear_path=config.linear_path,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-    )
-
-
-def _plan(config: TransformerConfig, *, seed: int) -> TrainingConfig:
-    """Fix how one of them is trained."""
-    return TrainingConfig(
-        learning_rate=config.learning_rate,
-        gene_learning_rate=config.gene_learning_rate,
-        linear_learning_rate=config.linear_learning_rate,
-        batch_size=config.batch_size,
-        max_epochs=config.max_epochs,
-        patience=config.patience,
-        loss=config.loss,
-        label_smoothing=config.label_smoothing,
-        thinning=config.thinning,
-        gene_dropout=config.gene_dropout,
-        seed=seed,
-        device=config.device,
-        n_processes=config.n_processes,
-    )
