@@ -20,6 +20,7 @@ from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
+from annotary.stages.network_genes import log_gene_contributions
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 Labelled = tuple[PreparedCells, np.ndarray]
@@ -39,6 +40,15 @@ def transformer(config: TransformerConfig) -> Candidate:
         )
         networks = [_train(config, dataset, cells, run, number=number) for number in range(config.n_networks)]
         annotator = TransformerAnnotator(networks)
+        log_gene_contributions(
+            run,
+            annotator,
+            *cells[1],
+            panel=spec.panel,
+            label_names=dataset.record.label_names,
+            seed=config.seed,
+            device=config.device,
+        )
         fitted = take_fitted(spec, dataset)
         bundle = make_bundle(
             annotator,

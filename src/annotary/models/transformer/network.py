@@ -160,20 +160,23 @@ class GeneTransformer(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Classify cells: logits, (B, C)."""
-        logits = self.head(self.encode(batch))
+        logits = self.classify(self.embedding(batch), batch.is_token)
         return logits if self.linear_path is None else logits + self.linear_path(batch)
 
-    def encode(self, batch: TokenBatch) -> Tensor:
+    def classify(self, x: Tensor, is_token: Tensor) -> Tensor:
+        """Say what the attention says of cells: logits, (B, C), of embedded tokens, (B, T, D)."""
+        return self.head(self.encode(x, is_token))
+
+    def encode(self, x: Tensor, is_token: Tensor) -> Tensor:
         """Represent each cell by one vector, (B, D): its summary token, or the mean of its tokens."""
-        x, is_token = self.attend(batch)
+        x, is_token = self.attend(x, is_token)
         return pool_mean(x, is_token) if self.summary is None else x[:, 0]
 
-    def attend(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Transform a cell's tokens, (B, T, D), and tell which are no padding, (B, T).
+    def attend(self, x: Tensor, is_token: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform a cell's embedded tokens, (B, T, D), and tell which are no padding, (B, T).
 
         With a summary token it comes first: T is one more than the batch's.
         """
-        x, is_token = self.embedding(batch), batch.is_token
         if self.summary is not None:
             x = torch.cat([repeat(self.summary.to(x.dtype), "d -> b 1 d", b=len(x)), x], dim=1)
             is_token = torch.cat([torch.ones_like(is_token[:, :1]), is_token], dim=1)
