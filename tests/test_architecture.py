@@ -11,7 +11,18 @@ ROOT = Path(annotary.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # Which parts of annotary a part may import, besides itself and these modules of the ground floor.
-GROUND = {"keys", "errors", "config", "options", "ledger", "log", "progress", "paths", "annotary"}
+GROUND = {
+    "keys",
+    "errors",
+    "config",
+    "options",
+    "network_options",
+    "ledger",
+    "log",
+    "progress",
+    "paths",
+    "annotary",
+}
 ALLOWED = {
     "data": set(),
     "quality": {"data"},

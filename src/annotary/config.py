@@ -1,9 +1,10 @@
-"""The parameters of every stage: groups of :mod:`annotary.options`, combined, and what is a stage's own."""
+"""The parameters of every stage: groups of options, combined, and what is a stage's own."""
 
 from typing import Literal
 
 from pydantic import Field
 
+from annotary.network_options import NetworkOptions
 from annotary.options import (
     CHALLENGER,
     CHAMPION,
@@ -15,7 +16,6 @@ from annotary.options import (
     DeviceOption,
     LabelledInput,
     ModelNameOption,
-    NetworkOptions,
     PromotionOptions,
     QualityOptions,
     SeedOption,

@@ -6,7 +6,7 @@ parameter (``label_key``) and an attribute.
 
 from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from annotary.errors import ConfigError
 
@@ -262,76 +262,3 @@ class ConfidenceOptions(StageConfig):
     ood_rate: float = Field(
         0.01, gt=0, lt=1, description="Share of known cells that may be called out of distribution."
     )
-
-
-class NetworkOptions(StageConfig):
-    """Shape and training of the transformer."""
-
-    network_panel: Literal["f_test", "dataset"] = Field(
-        "f_test",
-        description="The transformer's genes: chosen by an F test between labels on training cells, or the"
-        " dataset's panel.",
-    )
-    network_genes: int = Field(1200, ge=1, description="Genes of --network-panel f_test.")
-    tokens: Literal["expressed", "all"] = Field(
-        "expressed", description="Tokens of a cell: its expressed panel genes, or all panel genes."
-    )
-    max_tokens: int = Field(
-        0, ge=0, description="Most tokens of a cell, those with the largest counts; 0 for no limit."
-    )
-    values: Literal["continuous", "bins"] = Field(
-        "continuous",
-        description="How a token says how strongly its gene is expressed: by scaling the gene's vector, or by"
-        " a vector for each bin.",
-    )
-    value_target_sum: float = Field(
-        300.0, gt=0, description="Counts that a cell is scaled to before log1p in continuous values."
-    )
-    n_bins: int = Field(14, ge=1, le=250, description="Expression bins of a cell.")
-    d_model: int = Field(96, ge=8, description="Width of the network.")
-    n_layers: int = Field(1, ge=0, description="Attention blocks.")
-    n_heads: int = Field(2, ge=1, description="Attention heads; must divide d_model.")
-    norm: Literal["pre", "post"] = Field("pre", description="Blocks normalise what goes in, or comes out.")
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="A cell is the mean of its tokens, or a summary token of its own."
-    )
-    linear_path: bool = Field(
-        True, description="Add a weight for each gene and class to what the attention says."
-    )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of activations dropped in training.")
-    attention_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of attention weights dropped in training; slow on a CPU."
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW's highest learning rate.")
-    gene_learning_rate: float = Field(0.02, gt=0, description="Highest learning rate of the genes' vectors.")
-    linear_learning_rate: float = Field(0.03, gt=0, description="Highest learning rate of the linear path.")
-    loss: Literal["balanced", "logit_adjusted", "plain"] = Field(
-        "balanced",
-        description="Rare classes weigh more, are given logits of classes of equal size, or neither.",
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of the target spread over all classes."
-    )
-    thinning: float = Field(
-        0.0, ge=0, lt=1, description="Largest share of a cell's molecules left out at random in training."
-    )
-    gene_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Largest share of a cell's genes left out at random in training."
-    )
-    batch_size: int = Field(64, ge=1, description="Cells in a training batch.")
-    max_epochs: int = Field(12, ge=1, description="Most epochs.")
-    patience: int = Field(
-        8, ge=1, description="Epochs without a better validation macro-F1 before training ends."
-    )
-    n_networks: int = Field(
-        1, ge=1, description="Networks that are trained from different seeds, their probabilities averaged."
-    )
-    n_processes: int = Field(1, ge=1, description="Processes, or GPUs, that share each training batch.")
-
-    @field_validator("n_heads")
-    @classmethod
-    def _check_heads(cls, n_heads: int, info: ValidationInfo) -> int:
-        d_model = info.data.get("d_model", n_heads)
-        if d_model % n_heads:
-            raise ValueError(f"a divisor of --d-model, which is {d_model}")
-        return n_heads

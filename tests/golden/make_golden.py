@@ -25,9 +25,11 @@ from annotary.models.bundle import Annotation, Bundle, Provenance
 from annotary.models.bundle_files import FORMAT, load_bundle, save_bundle
 from annotary.models.calibration import calibrate
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
-from annotary.models.confidence.held_out import FittedCells, HeldOutCells
-from annotary.models.confidence.novelty import measure_across_folds
-from annotary.quality.prepare import InputSpec, PreparedCells, log_normalize
+from annotary.models.confidence.held_out import FittedCells, HeldOutCells, calibrate_probabilities
+from annotary.models.confidence.novelty import LabelGaussians, measure_across_folds
+from annotary.models.transformer.classifier import TransformerAnnotator
+from annotary.models.transformer.config import NetworkConfig, TrainingConfig
+from annotary.quality.prepare import COUNTS, LOG1P, InputSpec, PreparedCells, log_normalize
 
 GOLDEN = Path(__file__).parent
 QUERY = "query.safetensors"
@@ -96,13 +98,18 @@ def name_genes() -> list[str]:
     return [f"GENE{gene:03d}" for gene in range(_N_GENES)]
 
 
-def make_baseline(kind: str) -> Bundle:
-    """Fit a baseline with its confidence to simulated cells."""
+def simulate_training() -> tuple[PreparedCells, np.ndarray, np.ndarray]:
+    """Simulate the cells that models are made of: panel counts, codes and folds."""
     counts, codes = simulate(240, seed=0)
-    folds = np.arange(240) % 3
     cells = PreparedCells(
         counts=csr_matrix(counts[:, :_N_PANEL].astype(np.float32)), depth=counts.sum(axis=1).astype(float)
     )
+    return cells, codes, np.arange(240) % 3
+
+
+def make_baseline(kind: str) -> Bundle:
+    """Fit a baseline with its confidence to simulated cells."""
+    cells, codes, folds = simulate_training()
     log_expr = log_normalize(cells, target_sum=_TARGET_SUM)
     scores = np.empty((240, len(LABELS)))
     for fold in range(3):
@@ -126,10 +133,46 @@ def fit_baseline(kind: str, log_expr: csr_matrix, codes: np.ndarray) -> Annotato
     return baseline.to_annotator(estimator, target_sum=_TARGET_SUM, n_classes=len(LABELS))
 
 
-def bundle_model(model: Annotator, fitted: FittedCells, held_out: HeldOutCells) -> Bundle:
+def make_network(kind: str) -> Bundle:
+    """Train two small networks on two folds, and learn their confidence from the third."""
+    from annotary.models.transformer.training import fit_transformer  # Lightning is slow to import
+
+    cells, codes, folds = simulate_training()
+    validated = folds == 2
+    networks = [
+        fit_transformer(
+            cells[~validated], codes[~validated], cells[validated], codes[validated],
+            network=NetworkConfig(_N_PANEL, len(LABELS), d_model=16),
+            training=TrainingConfig(learning_rate=1e-2, batch_size=16, seed=seed, device="cpu"),
+        )[0]
+        for seed in (0, 1)
+    ]  # fmt: skip
+    model = TransformerAnnotator(networks)
+    log_expr = log_normalize(cells, target_sum=_TARGET_SUM)
+    fitted = FittedCells(log_expr=log_expr[~validated], codes=codes[~validated])
+    probabilities, temperature = calibrate_probabilities(
+        model.predict_proba(cells[validated], device="cpu"), codes[validated], np.arange(validated.sum()) % 3
+    )
+    gaussians = LabelGaussians.fit(fitted.log_expr, fitted.codes)
+    held_out = HeldOutCells(
+        probabilities=probabilities,
+        codes=codes[validated],
+        distances=gaussians.measure_distance(log_expr[validated]),
+        temperature=temperature,
+    )
+    return bundle_model(model, fitted, held_out, transform=COUNTS)
+
+
+def bundle_model(
+    model: Annotator, fitted: FittedCells, held_out: HeldOutCells, *, transform: str = LOG1P
+) -> Bundle:
     """Put a model together with all that a bundle has."""
     spec = InputSpec(
-        gene_ids=tuple(name_genes()[:_N_PANEL]), id_type="symbol", min_panel_genes=9, target_sum=_TARGET_SUM
+        gene_ids=tuple(name_genes()[:_N_PANEL]),
+        id_type="symbol",
+        min_panel_genes=9,
+        target_sum=_TARGET_SUM,
+        transform=transform,
     )
     return Bundle(
         model=model,
@@ -150,8 +193,13 @@ def bundle_model(model: Annotator, fitted: FittedCells, held_out: HeldOutCells) 
     )
 
 
-MAKERS: dict[str, Callable[[str], Bundle]] = dict.fromkeys(_PARAMS, make_baseline)
-"""What makes the bundle of each kind; a network gets a function of its own here."""
+MAKERS: dict[str, Callable[[str], Bundle]] = dict.fromkeys(_PARAMS, make_baseline) | {
+    "transformer": make_network
+}
+"""What makes the bundle of each kind."""
+
+TOLERANCES = dict.fromkeys(_PARAMS, 1e-6) | {"transformer": 1e-5}
+"""How far what a bundle says may be from what it said, on any machine: a network computes in float32."""
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden.make_golden import GOLDEN, MAKERS, annotate_query, to_arrays
+from golden.make_golden import GOLDEN, MAKERS, TOLERANCES, annotate_query, to_arrays
 from safetensors.numpy import load_file
 
 from annotary.models.bundle_files import FORMAT
@@ -23,7 +23,8 @@ def test_a_golden_bundle_says_what_it_said_when_it_was_made(bundle):
     found = to_arrays(annotate_query(bundle.parent, bundle.name))
     assert set(expected) <= set(found)
     for key, values in expected.items():
-        np.testing.assert_allclose(found[key], values, rtol=0, atol=1e-6, err_msg=key)
+        tolerance = TOLERANCES[bundle.name]
+        np.testing.assert_allclose(found[key], values, rtol=0, atol=tolerance, err_msg=key)
 
 
 def test_every_kind_of_this_format_has_a_golden_bundle():

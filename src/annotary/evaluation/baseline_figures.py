@@ -1,4 +1,4 @@
-"""Figures of a fitted baseline: whether its confidence is right, and which genes speak for each label."""
+"""Figures of a fitted model: whether its confidence is right, and which genes speak for each label."""
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,16 @@ def draw_reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def draw_top_genes(weights: pd.DataFrame) -> Figure:
+def draw_top_genes(weights: pd.DataFrame, *, measure: str = "Weight") -> Figure:
     """Draw the genes whose expression speaks most for each label.
 
     Parameters
     ----------
     weights
-        Weight of each gene (rows) for each label (columns), ``(n_panel, n_classes)``.
+        Weight of each gene (rows) for each label (columns), ``(n_panel, n_classes)``; a label of which
+        nothing is known has NaN.
+    measure
+        What the weights are, for the axis.
     """
     n_rows = -(-weights.shape[1] // _COLUMNS)
     n_columns = min(weights.shape[1], _COLUMNS)
@@ -51,5 +54,5 @@ def draw_top_genes(weights: pd.DataFrame) -> Figure:
         axis.set_title(label, fontsize=8, parse_math=False)
     for axis in axes[weights.shape[1] :]:
         axis.set_visible(False)
-    figure.supxlabel("Weight", fontsize=8)
+    figure.supxlabel(measure, fontsize=8)
     return figure

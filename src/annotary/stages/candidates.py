@@ -35,33 +35,30 @@ def make_spec(dataset: Dataset, panel: pd.Index) -> InputSpec:
     return replace(spec, min_panel_genes=max(1, int(expressed.min())))
 
 
-def take_fitted(spec: InputSpec, dataset: Dataset) -> FittedCells:
-    """Take the training cells, for a model that was fitted to them alone."""
-    cells = dataset.take(keys.TRAIN)
+def take_fitted(spec: InputSpec, dataset: Dataset, *sides: str) -> FittedCells:
+    """Take the cells of the sides that a model was fitted to."""
+    cells = dataset.take(*sides)
     prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
     log_expr = log_normalize(prepared, target_sum=spec.target_sum)
     return FittedCells(log_expr=log_expr, codes=cells.codes)
 
 
-def hold_out_validation(
-    said: np.ndarray, spec: InputSpec, dataset: Dataset, fitted: FittedCells
-) -> HeldOutCells:
+def hold_out_validation(said: np.ndarray, spec: InputSpec, dataset: Dataset) -> HeldOutCells:
     """Take the validation cells, for a model that does not calibrate itself.
 
     Parameters
     ----------
     said
-        Probabilities of the validation cells by a model that was not fitted to them,
+        Probabilities of the validation cells by a model that was fitted to the training cells alone,
         ``(n_cells, n_classes)``.
     spec, dataset
         How its cells are prepared, and where they are.
-    fitted
-        Cells that it was fitted to.
     """
     cells = dataset.take(keys.VALIDATION)
     prepared = spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
     probabilities, temperature = calibrate_probabilities(said, cells.codes, cells.folds)
-    gaussians = LabelGaussians.fit(fitted.log_expr, fitted.codes)
+    training = take_fitted(spec, dataset, keys.TRAIN)
+    gaussians = LabelGaussians.fit(training.log_expr, training.codes)
     return HeldOutCells(
         probabilities=probabilities,
         codes=cells.codes,

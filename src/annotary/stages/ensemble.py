@@ -107,13 +107,12 @@ def _make_bundle(
         for bundle, weight in zip(bundles, weights, strict=True)
     ]
     spec = make_spec(dataset, panel)
-    fitted = take_fitted(spec, dataset)
     return make_bundle(
         EnsembleAnnotator(members),
         spec,
         dataset,
-        held_out=hold_out_validation(_vote_across_folds(voters, dataset), spec, dataset, fitted),
-        fitted=fitted,
+        held_out=hold_out_validation(_vote_across_folds(voters, dataset), spec, dataset),
+        fitted=take_fitted(spec, dataset, keys.TRAIN, keys.VALIDATION),
         options=config,
         run_id=run.run_id,
         settings=config.model_dump() | {"members": [voter.candidate.model_id for voter in voters]},

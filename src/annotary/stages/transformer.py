@@ -1,6 +1,6 @@
 """transformer: train the self-attention network, log it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.network import GeneTransformer
 from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_transformer
-from annotary.quality.panel import choose_panel
-from annotary.quality.prepare import PreparedCells
+from annotary.quality.panel import SCORE, choose_panel
+from annotary.quality.prepare import InputSpec, PreparedCells
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
 from annotary.stages.held_out_table import log_held_out
+from annotary.stages.network_genes import log_gene_contributions
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 Labelled = tuple[PreparedCells, np.ndarray]
@@ -28,29 +29,44 @@ Labelled = tuple[PreparedCells, np.ndarray]
 
 
 def transformer(config: TransformerConfig) -> Candidate:
-    """Train on training cells, stop by validation macro-F1, log the best epoch's weights as a model."""
+    """Train on training cells, stop by validation macro-F1, train again on both, log that as a model.
+
+    What the model's confidence means is learned from what the first networks say of the validation cells.
+    """
     with stage_run("transformer", config) as run:
         path = fetch(config.dataset)
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
         spec = make_spec(dataset, _choose_panel(config, dataset))
-        sides = dataset.take(keys.TRAIN), dataset.take(keys.VALIDATION)
-        cells = tuple(
-            (spec.prepare(side.counts, dataset.var.index, depth=side.depth), side.codes) for side in sides
+        training, validation = (_prepare(spec, dataset, side) for side in (keys.TRAIN, keys.VALIDATION))
+        job = _Training(config, dataset, run)
+        trained = [job.train(training, validation, number) for number in range(config.n_networks)]
+        annotator = TransformerAnnotator([network for network, _ in trained])
+        log_gene_contributions(
+            run,
+            annotator,
+            *validation,
+            panel=spec.panel,
+            label_names=dataset.record.label_names,
+            seed=config.seed,
+            device=config.device,
         )
-        networks = [_train(config, dataset, cells, run, number=number) for number in range(config.n_networks)]
-        annotator = TransformerAnnotator(networks)
-        fitted = take_fitted(spec, dataset)
-        said = annotator.predict_proba(cells[1][0], device=config.device)
-        held_out = hold_out_validation(said, spec, dataset, fitted)
-        names = dataset.record.label_names
-        log_held_out(run, annotator.kind, sides[1].cell_ids, held_out.probabilities, names)
+        said = annotator.predict_proba(validation[0], device=config.device)
+        held_out = hold_out_validation(said, spec, dataset)
+        cell_ids = dataset.take(keys.VALIDATION).cell_ids
+        log_held_out(run, annotator.kind, cell_ids, held_out.probabilities, dataset.record.label_names)
+        fitted = [keys.TRAIN]
+        if config.refit:
+            fitted.append(keys.VALIDATION)
+            both = _prepare(spec, dataset, *fitted)
+            lengths = [n_epochs for _, n_epochs in trained]
+            annotator = TransformerAnnotator([job.refit(both, number, n) for number, n in enumerate(lengths)])
         bundle = make_bundle(
             annotator,
             spec,
             dataset,
             held_out=held_out,
-            fitted=fitted,
+            fitted=take_fitted(spec, dataset, *fitted),
             options=config,
             run_id=run.run_id,
             settings=config.model_dump(),
@@ -58,10 +74,17 @@ def transformer(config: TransformerConfig) -> Candidate:
         return log_bundle(bundle)
 
 
+def _prepare(spec: InputSpec, dataset: Dataset, *sides: str) -> Labelled:
+    """Prepare the cells of some sides."""
+    cells = dataset.take(*sides)
+    return spec.prepare(cells.counts, dataset.var.index, depth=cells.depth), cells.codes
+
+
 def _choose_panel(config: TransformerConfig, dataset: Dataset) -> pd.Index:
-    """Choose the network's genes on the training cells; where test cells chose the dataset's, take those."""
-    if config.network_panel == "dataset" or dataset.record.leaky:
-        return dataset.panel
+    """Choose the network's genes on the training cells, those first that tell labels apart best.
+
+    Where test cells chose the dataset's panel, the network takes that.
+    """
     training = dataset.take(keys.TRAIN)
     table = choose_panel(
         training.counts,
@@ -71,81 +94,75 @@ def _choose_panel(config: TransformerConfig, dataset: Dataset) -> pd.Index:
         method="f_test",
         n_top_genes=config.network_genes,
     )
-    return table.index[table[keys.IN_PANEL]]
+    ranked = table.sort_index().sort_values(SCORE, ascending=False, kind="stable").index
+    if config.network_panel == "dataset" or dataset.record.leaky:
+        return ranked[ranked.isin(dataset.panel)]
+    return ranked[: config.network_genes or None]
 
 
-def _train(
-    config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun, *, number: int
-) -> GeneTransformer:
-    """Train one of the networks; log its epochs as they come, then their curves."""
+@dataclass(frozen=True)
+class _Training:
+    """How the networks of one run are trained."""
 
-    def log(epoch: EpochMetrics) -> None:
-        values = asdict(epoch)
-        run.log_metrics({f"{prefix}{name}": value for name, value in values.items()}, step=epoch.epoch)
+    config: TransformerConfig
+    dataset: Dataset
+    run: StageRun
 
-    prefix = f"network_{number}." if number else ""
-    (training, training_codes), (validation, validation_codes) = cells
-    n_classes = len(dataset.record.label_names)
-    network, epochs = fit_transformer(
-        training,
-        training_codes,
-        validation,
-        validation_codes,
-        network=_shape(config, n_genes=training.counts.shape[1], n_classes=n_classes),
-        training=_plan(config, seed=config.seed + number),
-        on_epoch=log,
-        checkpoint=_name_checkpoint(config, dataset, number),
-    )
-    table, best = pd.DataFrame([asdict(epoch) for epoch in epochs]), best_epoch(epochs)
-    name = f"_network_{number}" if number else ""
-    run.log_table(table, f"epochs{name}", index=False)
-    run.log_figure(draw_losses(table, kept=best.epoch), f"losses{name}")
-    say(f"transformer: validation macro-F1 {best.validation_macro_f1:.3f} at epoch {best.epoch}")
-    return network
+    def train(self, training: Labelled, validation: Labelled, number: int) -> tuple[GeneTransformer, int]:
+        """Train one of the networks; log its epochs as they come, then their curves.
 
+        Returns
+        -------
+        The network of the best epoch, and the number of epochs that were trained.
+        """
 
-def _name_checkpoint(config: TransformerConfig, dataset: Dataset, number: int) -> Path:
-    """Name the file that a killed training of the same dataset and settings goes on from."""
-    settings = config.model_dump_json(exclude={"dataset"})
-    key = hash_strings([dataset.record.dataset_hash, settings, str(number)])
-    return find_checkpoints() / f"transformer-{key[:32]}.ckpt"
+        def log(epoch: EpochMetrics) -> None:
+            values = asdict(epoch)
+            self.run.log_metrics(
+                {f"{prefix}{name}": value for name, value in values.items()}, step=epoch.epoch
+            )
 
+        prefix = f"network_{number}." if number else ""
+        network, epochs = fit_transformer(
+            *training,
+            *validation,
+            network=self._shape(training),
+            training=self._plan(number),
+            on_epoch=log,
+            checkpoint=self._name_checkpoint(f"{number}"),
+        )
+        table, best = pd.DataFrame([asdict(epoch) for epoch in epochs]), best_epoch(epochs)
+        name = f"_network_{number}" if number else ""
+        self.run.log_table(table, f"epochs{name}", index=False)
+        self.run.log_figure(draw_losses(table, kept=best.epoch), f"losses{name}")
+        say(f"transformer: validation macro-F1 {best.validation_macro_f1:.3f} at epoch {best.epoch}")
+        return network, len(epochs)
 
-def _shape(config: TransformerConfig, *, n_genes: int, n_classes: int) -> NetworkConfig:
-    """Fix the networks' shape."""
-    return NetworkConfig(
-        n_genes=n_genes,
-        n_classes=n_classes,
-        tokens=config.tokens,
-        max_tokens=config.max_tokens,
-        values=config.values,
-        target_sum=config.value_target_sum,
-        n_bins=config.n_bins,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        norm=config.norm,
-        pooling=config.pooling,
-        linear_path=config.linear_path,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-    )
+    def refit(self, cells: Labelled, number: int, n_epochs: int) -> GeneTransformer:
+        """Train one of the networks again on more cells, none of which can tell when to stop."""
+        network, _ = fit_transformer(
+            *cells,
+            None,
+            None,
+            network=self._shape(cells),
+            training=replace(self._plan(number), max_epochs=n_epochs),
+            checkpoint=self._name_checkpoint(f"{number} refit"),
+        )
+        return network
 
+    def _shape(self, cells: Labelled) -> NetworkConfig:
+        """Fix the networks' shape."""
+        n_classes = len(self.dataset.record.label_names)
+        return NetworkConfig.from_options(self.config, n_genes=cells[0].counts.shape[1], n_classes=n_classes)
 
-def _plan(config: TransformerConfig, *, seed: int) -> TrainingConfig:
-    """Fix how one of them is trained."""
-    return TrainingConfig(
-        learning_rate=config.learning_rate,
-        gene_learning_rate=config.gene_learning_rate,
-        linear_learning_rate=config.linear_learning_rate,
-        batch_size=config.batch_size,
-        max_epochs=config.max_epochs,
-        patience=config.patience,
-        loss=config.loss,
-        label_smoothing=config.label_smoothing,
-        thinning=config.thinning,
-        gene_dropout=config.gene_dropout,
-        seed=seed,
-        device=config.device,
-        n_processes=config.n_processes,
-    )
+    def _plan(self, number: int) -> TrainingConfig:
+        """Fix how one of them is trained."""
+        return TrainingConfig.from_options(
+            self.config, seed=self.config.seed + number, device=self.config.device
+        )
+
+    def _name_checkpoint(self, name: str) -> Path:
+        """Name the file that a killed training of the same dataset and settings goes on from."""
+        settings = self.config.model_dump_json(exclude={"dataset"})
+        key = hash_strings([self.dataset.record.dataset_hash, settings, name])
+        return find_checkpoints() / f"transformer-{key[:32]}.ckpt"

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from models.transformer.small_training import fit
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -9,3 +10,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    seen = []
+    network, history = fit(on_epoch=seen.append)
+    return network, history, seen

@@ -40,6 +40,11 @@ class TestSeveralTransformers(AnnotatorConformance):
         return TransformerAnnotator([fit_small(cells, codes, seed=seed + k, pooling="cls") for k in range(2)])
 
 
+class TestTransformerThatAttendsToFewGenes(AnnotatorConformance):
+    def fit(self, cells, codes, *, seed):
+        return TransformerAnnotator([fit_small(cells, codes, seed=seed, attention_genes=10)])
+
+
 class TestTransformerWithTokensOfAllGenes(AnnotatorConformance):
     def fit(self, cells, codes, *, seed):
         network = fit_small(

@@ -187,3 +187,24 @@ def test_the_linear_path_adds_weights_times_values():
 def test_only_expressed_mode_has_a_no_gene_embedding():
     assert make_network(tokens="expressed").embedding.gene.num_embeddings == N_GENES + 1
     assert make_network(tokens="all").embedding.gene.num_embeddings == N_GENES
+
+
+def test_only_the_first_genes_attend_and_the_linear_path_takes_all():
+    network = make_any({"attention_genes": 8, "linear_path": True})
+    small = make_network(n_genes=8, linear_path=False)
+    small.load_state_dict({name: one for name, one in network.state_dict().items() if "linear" not in name})
+    lengths = (14, 9, 11, 3)
+    batch = make_batch(lengths)
+    gene_ids = torch.stack([torch.randperm(N_GENES)[:14] for _ in lengths])
+    gene_ids[3, :3] = torch.tensor([9, 15, 19])  # a cell that expresses none of the first genes
+    ranked = torch.where(batch.is_token, gene_ids, N_GENES).sort(dim=1).values
+    batch = batch._replace(gene_ids=torch.where(batch.is_token, ranked, 0))
+    expected = network.linear_path(batch)
+    for row, length in enumerate(lengths):
+        kept = batch.gene_ids[row, :length] < 8
+        part = TokenBatch(*(values[row : row + 1, :length][:, kept] for values in batch))
+        if not kept.any():
+            none = torch.full((1, 1), 8)
+            part = TokenBatch(none, none * 0, torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
+        expected[row] += small(part)[0]
+    torch.testing.assert_close(network(batch), expected)

@@ -2,18 +2,27 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal, Self, get_args
+from typing import Self, get_args
 
 from annotary.errors import ConfigError
+from annotary.network_options import (
+    MAX_BINS,
+    LossMode,
+    NetworkOptions,
+    NormMode,
+    PoolingMode,
+    TokenMode,
+    ValueMode,
+)
+from annotary.options import DeviceOption, SeedOption
 
-TokenMode = Literal["expressed", "all"]
-ValueMode = Literal["continuous", "bins"]
-NormMode = Literal["pre", "post"]
-PoolingMode = Literal["mean", "cls"]
-LossMode = Literal["balanced", "logit_adjusted", "plain"]
 
-# Bins 0 to n_bins + 1 are stored as uint8.
-MAX_BINS = 254
+class _Options(SeedOption, DeviceOption, NetworkOptions):
+    """What a person may say of a network."""
+
+
+_OPTIONS = _Options.model_validate({})
+"""Where the defaults come from: those of the command line."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class NetworkConfig:
         panel. 0 keeps all; only ``expressed`` tokens are cut.
     attention_genes
         Genes of the panel, the first ones, whose tokens attend to each other; the linear path takes those
-        of all genes. 0 stands for all.
+        of all genes. 0 stands for all, and ``all`` tokens attend all.
     values
         How a token says how strongly its gene is expressed: ``continuous`` scales the gene's vector by
         ``log1p`` of the count scaled to ``target_sum`` counts a cell, ``bins`` adds a vector for the bin.
@@ -69,20 +78,20 @@ class NetworkConfig:
 
     n_genes: int
     n_classes: int
-    tokens: TokenMode = "expressed"
-    max_tokens: int = 0
-    attention_genes: int = 0
-    values: ValueMode = "continuous"
-    target_sum: float = 300.0
-    n_bins: int = 14
-    d_model: int = 96
-    n_layers: int = 1
-    n_heads: int = 2
-    norm: NormMode = "pre"
-    pooling: PoolingMode = "mean"
-    linear_path: bool = True
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
+    tokens: TokenMode = _OPTIONS.tokens
+    max_tokens: int = _OPTIONS.max_tokens
+    attention_genes: int = _OPTIONS.attention_genes
+    values: ValueMode = _OPTIONS.values
+    target_sum: float = _OPTIONS.value_target_sum
+    n_bins: int = _OPTIONS.n_bins
+    d_model: int = _OPTIONS.d_model
+    n_layers: int = _OPTIONS.n_layers
+    n_heads: int = _OPTIONS.n_heads
+    norm: NormMode = _OPTIONS.norm
+    pooling: PoolingMode = _OPTIONS.pooling
+    linear_path: bool = _OPTIONS.linear_path
+    dropout: float = _OPTIONS.dropout
+    attention_dropout: float = _OPTIONS.attention_dropout
 
     def __post_init__(self) -> None:
         if self.n_heads < 1 or self.d_model % self.n_heads:
@@ -107,6 +116,35 @@ class NetworkConfig:
         ):
             _check_choice(name, getattr(self, name), get_args(modes))
 
+    @classmethod
+    def from_options(cls, options: NetworkOptions, *, n_genes: int, n_classes: int) -> Self:
+        """Take the shape that a person asked for."""
+        return cls(
+            n_genes=n_genes,
+            n_classes=n_classes,
+            tokens=options.tokens,
+            max_tokens=options.max_tokens,
+            attention_genes=options.attention_genes,
+            values=options.values,
+            target_sum=options.value_target_sum,
+            n_bins=options.n_bins,
+            d_model=options.d_model,
+            n_layers=options.n_layers,
+            n_heads=options.n_heads,
+            norm=options.norm,
+            pooling=options.pooling,
+            linear_path=options.linear_path,
+            dropout=options.dropout,
+            attention_dropout=options.attention_dropout,
+        )
+
+    @property
+    def n_attended(self) -> int:
+        """Genes whose tokens attend to each other: the first ones of the panel."""
+        if self.tokens == "all" or not self.attention_genes:
+            return self.n_genes
+        return min(self.attention_genes, self.n_genes)
+
     def to_json(self) -> str:
         """Write as JSON."""
         return json.dumps(asdict(self), indent=1)
@@ -114,7 +152,7 @@ class NetworkConfig:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+        return cls(**{"attention_genes": 0} | json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -159,26 +197,45 @@ class TrainingConfig:
         Processes that share each batch.
     """
 
-    learning_rate: float = 1e-3
-    gene_learning_rate: float = 0.02
-    linear_learning_rate: float = 0.03
+    learning_rate: float = _OPTIONS.learning_rate
+    gene_learning_rate: float = _OPTIONS.gene_learning_rate
+    linear_learning_rate: float = _OPTIONS.linear_learning_rate
     warmup: float = 0.15
     weight_decay: float = 0.05
-    batch_size: int = 64
-    max_epochs: int = 12
-    patience: int = 8
-    loss: LossMode = "balanced"
-    label_smoothing: float = 0.0
-    thinning: float = 0.0
-    gene_dropout: float = 0.0
+    batch_size: int = _OPTIONS.batch_size
+    max_epochs: int = _OPTIONS.max_epochs
+    patience: int = _OPTIONS.patience
+    loss: LossMode = _OPTIONS.loss
+    label_smoothing: float = _OPTIONS.label_smoothing
+    thinning: float = _OPTIONS.thinning
+    gene_dropout: float = _OPTIONS.gene_dropout
     ema_decay: float = 0.995
     max_gradient_norm: float = 1.0
-    seed: int = 42
-    device: str = "auto"
-    n_processes: int = 1
+    seed: int = _OPTIONS.seed
+    device: str = _OPTIONS.device
+    n_processes: int = _OPTIONS.n_processes
 
     def __post_init__(self) -> None:
         _check_choice("loss", self.loss, get_args(LossMode))
+
+    @classmethod
+    def from_options(cls, options: NetworkOptions, *, seed: int, device: str) -> Self:
+        """Take the training that a person asked for."""
+        return cls(
+            learning_rate=options.learning_rate,
+            gene_learning_rate=options.gene_learning_rate,
+            linear_learning_rate=options.linear_learning_rate,
+            batch_size=options.batch_size,
+            max_epochs=options.max_epochs,
+            patience=options.patience,
+            loss=options.loss,
+            label_smoothing=options.label_smoothing,
+            thinning=options.thinning,
+            gene_dropout=options.gene_dropout,
+            seed=seed,
+            device=device,
+            n_processes=options.n_processes,
+        )
 
 
 def _check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:

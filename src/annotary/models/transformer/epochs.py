@@ -1,11 +1,12 @@
 """What is known of a training's epochs, and which of them is kept."""
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """How one epoch went.
+    """How one epoch went; what is said of validation cells is NaN where there are none.
 
     Attributes
     ----------
@@ -41,5 +42,10 @@ class EpochMetrics:
 
 
 def best_epoch(history: list[EpochMetrics]) -> EpochMetrics:
-    """Choose the epoch whose weights are kept: best macro-F1, then smallest loss, then earliest."""
+    """Choose the epoch whose weights are kept: best macro-F1, then smallest loss, then earliest.
+
+    Without validation cells it is the last one.
+    """
+    if math.isnan(history[-1].validation_macro_f1):
+        return history[-1]
     return max(history, key=lambda epoch: (epoch.validation_macro_f1, -epoch.validation_loss))

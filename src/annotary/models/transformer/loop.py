@@ -88,7 +88,8 @@ class TrainingLoop:
     training
         How it is trained.
     cells, validation_cells
-        Cells to train on, and cells that decide when to stop and which epoch to keep.
+        Cells to train on, and cells that decide when to stop and which epoch to keep; without these all
+        epochs are trained, and the last is kept.
     checkpoint
         File that the training is written to every half a minute, and goes on from if it is there; None
         for no such file.
@@ -100,7 +101,7 @@ class TrainingLoop:
         network: GeneTransformer,
         training: TrainingConfig,
         cells: TrainingCells,
-        validation_cells: TrainingCells,
+        validation_cells: TrainingCells | None,
         *,
         checkpoint: Path | None = None,
     ) -> None:
@@ -213,16 +214,14 @@ class TrainingLoop:
         """Label the validation cells with the averaged weights, and keep these if they are the best."""
         started = time.perf_counter()
         network = cast(GeneTransformer, self.average.module.eval())
-        with multiply_in_bfloat16(self.fabric.device):
-            logits = predict_logits(network, self.validation_cells.tokens, self.fabric.device)
-        progress, codes = self.progress, self.validation_cells.codes
-        predicted = logits.argmax(axis=1)
+        progress = self.progress
+        loss, macro_f1, accuracy = self._validate(network)
         metrics = EpochMetrics(
             epoch=len(progress.history) + 1,
             train_loss=progress.epoch_loss / len(self.cells.codes),
-            validation_loss=_compute_loss(logits, codes, self.cells.codes),
-            validation_macro_f1=float(f1_score(codes, predicted, average="macro")),
-            validation_accuracy=float((predicted == codes).mean()),
+            validation_loss=loss,
+            validation_macro_f1=macro_f1,
+            validation_accuracy=accuracy,
             learning_rate=self.optimizers[0].param_groups[0]["lr"],
             seconds=progress.epoch_seconds + time.perf_counter() - started,
             cells_per_second=len(self.cells.codes) / progress.epoch_seconds,
@@ -234,6 +233,20 @@ class TrainingLoop:
             progress.best_weights = {name: weight.to("cpu", copy=True) for name, weight in state.items()}
         progress.epoch_loss = progress.epoch_seconds = progress.loading_seconds = 0.0
         return metrics
+
+    def _validate(self, network: GeneTransformer) -> tuple[float, float, float]:
+        """Label the validation cells: loss, macro-F1 and accuracy, NaN where there are none."""
+        cells = self.validation_cells
+        if cells is None:
+            return math.nan, math.nan, math.nan
+        with multiply_in_bfloat16(self.fabric.device):
+            logits = predict_logits(network, cells.tokens, self.fabric.device)
+        predicted = logits.argmax(axis=1)
+        return (
+            _compute_loss(logits, cells.codes, self.cells.codes),
+            float(f1_score(cells.codes, predicted, average="macro")),
+            float((predicted == cells.codes).mean()),
+        )
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all; only the first of several processes does."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from annotary.models.transformer.config import LossMode
+from annotary.network_options import LossMode
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,8 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        # A cell that expresses no panel gene has the id n_genes; with tokens of all genes none can.
-        self.gene = nn.Embedding(config.n_genes + (config.tokens == "expressed"), config.d_model)
+        # "No gene" has the id n_attended; with tokens of all genes no cell needs it.
+        self.gene = nn.Embedding(config.n_attended + (config.tokens == "expressed"), config.d_model)
         self.bin = nn.Embedding(config.n_bins + 2, config.d_model) if config.values == "bins" else None
 
     def forward(self, batch: TokenBatch) -> Tensor:
@@ -160,21 +160,24 @@ class GeneTransformer(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Classify cells: logits, (B, C)."""
-        logits = self.head(self.encode(batch))
+        attended = take_attended(batch, self.config)
+        logits = self.classify(self.embedding(attended), attended.is_token)
         return logits if self.linear_path is None else logits + self.linear_path(batch)
 
-    def encode(self, batch: TokenBatch) -> Tensor:
+    def classify(self, x: Tensor, is_token: Tensor) -> Tensor:
+        """Say what the attention says of cells: logits, (B, C), of embedded tokens, (B, T, D)."""
+        return self.head(self.encode(x, is_token))
+
+    def encode(self, x: Tensor, is_token: Tensor) -> Tensor:
         """Represent each cell by one vector, (B, D): its summary token, or the mean of its tokens."""
-        x, is_token = self.attend(batch)
+        x, is_token = self.attend(x, is_token)
         return pool_mean(x, is_token) if self.summary is None else x[:, 0]
 
-    def attend(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Transform a cell's tokens, (B, T, D), and tell which are no padding, (B, T).
+    def attend(self, x: Tensor, is_token: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform a cell's embedded tokens, (B, T, D), and tell which are no padding, (B, T).
 
         With a summary token it comes first: T is one more than the batch's.
         """
-        batch = attend_to_first(batch, self.config)
-        x, is_token = self.embedding(batch), batch.is_token
         if self.summary is not None:
             x = torch.cat([repeat(self.summary.to(x.dtype), "d -> b 1 d", b=len(x)), x], dim=1)
             is_token = torch.cat([torch.ones_like(is_token[:, :1]), is_token], dim=1)
@@ -183,22 +186,24 @@ class GeneTransformer(nn.Module):
         return x, is_token
 
 
-def attend_to_first(batch: TokenBatch, config: NetworkConfig) -> TokenBatch:
-    """Keep the tokens of the panel's first ``attention_genes`` genes, (B, T) to (B, T').
+def take_attended(batch: TokenBatch, config: NetworkConfig) -> TokenBatch:
+    """Take the tokens that attend to each other, those of the panel's first genes, (B, T) to (B, T').
 
     A cell's tokens come in panel order, so these are in front. A cell without any gets a "no gene" token.
     """
-    if not config.attention_genes or config.tokens == "all":
+    n_attended = config.n_attended
+    if n_attended == config.n_genes:
         return batch
-    attended = batch.is_token & (batch.gene_ids < config.attention_genes)
-    batch = batch.take_places(max(1, int(attended.sum(dim=1).max())))
-    attended = attended[:, : batch.is_token.shape[1]]
-    none = ~attended[:, :1]
+    attended = batch.is_token & (batch.gene_ids < n_attended)
+    n_places = max(1, int(attended.sum(dim=1).max())) if len(attended) else 1
+    batch, attended = batch.take_places(n_places), attended[:, :n_places]
+    is_token = attended.clone()
+    is_token[:, 0] = True
     return TokenBatch(
-        gene_ids=torch.where(attended, batch.gene_ids, config.n_genes),
-        bin_ids=torch.where(attended, batch.bin_ids, 0),
-        values=torch.where(attended, batch.values, 0.0),
-        is_token=torch.cat([attended[:, :1] | none, attended[:, 1:]], dim=1),
+        gene_ids=batch.gene_ids.where(attended, n_attended),
+        bin_ids=batch.bin_ids.where(attended, 0),
+        values=batch.values.where(attended, 0.0),
+        is_token=is_token,
     )
 
 

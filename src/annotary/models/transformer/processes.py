@@ -55,6 +55,10 @@ class Job:
         store_tokens(cells.tokens, self.folder / side)
         np.save(self.folder / f"{side}.npy", np.asarray(cells.codes, dtype=np.int64))
 
+    def has_cells(self, side: str) -> bool:
+        """Tell whether cells of this side were written."""
+        return (self.folder / side).is_dir()
+
     def map_cells(self, side: str) -> TrainingCells:
         """Map cells that were written into memory."""
         return TrainingCells(map_tokens(self.folder / side), np.load(self.folder / f"{side}.npy"))
@@ -87,7 +91,7 @@ def _make_loop(job: Job) -> TrainingLoop:
         network,
         job.training,
         job.map_cells("training"),
-        job.map_cells("validation"),
+        job.map_cells("validation") if job.has_cells("validation") else None,
         checkpoint=job.checkpoint,
     )
 

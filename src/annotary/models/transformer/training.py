@@ -26,8 +26,8 @@ __all__ = ["EpochMetrics", "best_epoch", "fit_transformer"]
 def fit_transformer(
     train_cells: PreparedCells,
     train_codes: np.ndarray,
-    validation_cells: PreparedCells,
-    validation_codes: np.ndarray,
+    validation_cells: PreparedCells | None,
+    validation_codes: np.ndarray | None,
     *,
     network: NetworkConfig,
     training: TrainingConfig,
@@ -47,7 +47,8 @@ def fit_transformer(
     train_codes
         Class codes 0 to ``n_classes - 1``, ``(n_train,)``.
     validation_cells, validation_codes
-        Cells that decide when to stop and which epoch to keep, ``(n_validation, ...)``.
+        Cells that decide when to stop and which epoch to keep, ``(n_validation, ...)``; None trains all
+        epochs and keeps the last.
     network, training
         Shape of the network, and how it is trained.
     on_epoch
@@ -72,16 +73,24 @@ def fit_transformer(
     with tempfile.TemporaryDirectory(prefix="annotary-") as folder, _forked_random_state():
         job = Job(Path(folder), network, training, checkpoint)
         job.store_cells("training", TrainingCells(tokenize(network, train_cells), train_codes))
-        job.store_cells("validation", TrainingCells(tokenize(network, validation_cells), validation_codes))
+        if validation_cells is not None and validation_codes is not None:
+            job.store_cells(
+                "validation", TrainingCells(tokenize(network, validation_cells), validation_codes)
+            )
         if first_weights is not None:
             save_file(first_weights, job.first_weights)
         progress = _run(job, on_epoch)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
+    return _make_trained(network, progress.best_weights), progress.history
+
+
+def _make_trained(network: NetworkConfig, weights: dict[str, Tensor]) -> GeneTransformer:
+    """Make a network of weights, without drawing any."""
     with torch.device("meta"):
         trained = GeneTransformer(network)
-    trained.load_state_dict(progress.best_weights, assign=True)
-    return trained.eval(), progress.history
+    trained.load_state_dict(weights, assign=True)
+    return trained.eval()
 
 
 def _run(job: Job, on_epoch: Callable[[EpochMetrics], None]) -> Progress:
