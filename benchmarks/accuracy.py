@@ -1,14 +1,18 @@
 """How well the baselines label cells that they have not seen, beside a plain model and the field's own.
 
-    python benchmarks/accuracy.py [--data FILE ...] [--models NAME ...] [--n-trials 8] [--resume]
+    python benchmarks/accuracy.py [--data FILE[,FILE] ...] [--models NAME ...] [--n-trials 8] [--resume]
         [--out benchmarks/accuracy.csv]
 
-Data: the embedded cells, and each file (labels in ``obs["cell_type"]``). Five stratified folds of the cells
+Data: the embedded cells, and each file (labels in ``obs["cell_type"]``); files with a comma between them are
+joined on their shared genes, cells of one barcode taken once. Five stratified folds of the cells
 in the order of the file; a file with ``obs["donor"]`` leaves out one donor at a time. On each fold's other
 cells
 
 - each kind of baseline is tuned by ``--n-trials`` trials on folds within them, and fitted (``annotary
   baselines`` does the same);
+- the transformer is trained with its defaults (``annotary transformer``), and votes with the tuned logistic
+  regression (``ensemble``);
+- the notebook's transformer is trained on its 1,200 highly variable genes, once;
 - ``plain LR`` is one logistic regression on all genes, with nothing to tune;
 - CellTypist is trained by SGD with feature selection; scANVI with the held-out cells beside them, unlabelled.
   Where a package is not installed its model is left out.
@@ -16,7 +20,8 @@ cells
 Macro-F1 is over the labels that are true or given in some held-out cell. Seconds are those of training and
 labelling; what is tuned counts its tuning. Each fold is written as soon as it is done; ``--resume`` goes on
 from there. ``confusion`` in the CSV has the held-out cells by true label (rows) and given label, labels in
-alphabetical order: what the intervals of the embedded data are made of.
+alphabetical order: what the intervals of the embedded data are made of. ``truth`` and ``calls`` have a letter
+for each held-out cell, by which two models are compared on the same cells.
 """
 
 import argparse
@@ -25,7 +30,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +37,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
+from accuracy_comparison import make_comparison, write_letters
 from accuracy_models import SEED, Cells, Model, drop_missing, list_models
 from scipy.sparse import csr_matrix
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
@@ -42,6 +47,7 @@ from annotary.data import embedded
 from annotary.data.labels import read_labels
 from annotary.models.baselines import BASELINES
 
+LINEAR = "logistic_regression"
 LABEL_KEY, DONOR_KEY = "cell_type", "donor"
 N_FOLDS = 5
 CLAIMS = {"sorted_pbmc_3874": 0.860, "kang_pbmc_8684": 0.993}
@@ -82,14 +88,15 @@ class LabelledData:
     labels: np.ndarray
 
 
-def read_data(path: Path | None) -> LabelledData:
-    """Read the labelled cells of a file, or the embedded ones."""
-    adata = anndata.read_h5ad(path) if path else embedded.load_embedded()
-    name = path.stem if path else embedded.NAME
-    labels = read_labels(adata.obs, LABEL_KEY if path else embedded.LABEL_KEY, place=name)
+def read_data(files: str) -> LabelledData:
+    """Read the labelled cells of a file, of several with commas between them, or with none the embedded."""
+    paths = [Path(file) for file in files.split(",") if file]
+    adata = join([anndata.read_h5ad(path) for path in paths]) if paths else embedded.load_embedded()
+    name = "+".join(path.stem for path in paths) or embedded.NAME
+    labels = read_labels(adata.obs, LABEL_KEY if paths else embedded.LABEL_KEY, place=name)
     adata = adata[labels.notna().to_numpy()]
     counts = csr_matrix(adata.X, dtype=np.float32)
-    depth = counts.sum(axis=1, dtype=np.float64).A1 if path else adata.obs[embedded.DEPTH_KEY].to_numpy()
+    depth = counts.sum(axis=1, dtype=np.float64).A1 if paths else adata.obs[embedded.DEPTH_KEY].to_numpy()
     cells = Cells(
         counts=counts,
         depth=depth.astype(np.float64),
@@ -98,6 +105,14 @@ def read_data(path: Path | None) -> LabelledData:
         donors=adata.obs[DONOR_KEY].astype(str).to_numpy(dtype=object) if DONOR_KEY in adata.obs else None,
     )
     return LabelledData(name, cells, labels.dropna().to_numpy(dtype=object))
+
+
+def join(parts: Sequence[anndata.AnnData]) -> anndata.AnnData:
+    """Join cells on shared genes; of those with one barcode the first is taken."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = anndata.concat(parts, join="inner")
+    return joined[~joined.obs_names.duplicated()].copy()
 
 
 def iter_folds(data: LabelledData) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -119,22 +134,29 @@ def iter_folds(data: LabelledData) -> Iterator[tuple[str, np.ndarray, np.ndarray
 
 def score_fold(
     data: LabelledData, model: Model, train: np.ndarray, held_out: np.ndarray
-) -> dict[str, object]:
-    """Train a model on some cells, by position, and score it on others."""
-    started = time.perf_counter()
-    predicted = model.predict(data.cells.take_rows(train), data.labels[train], data.cells.take_rows(held_out))
-    seconds = time.perf_counter() - started
+) -> list[dict[str, object]]:
+    """Train a model on some cells, by position, and score its results on others."""
+    results = model.label(data.cells.take_rows(train), data.labels[train], data.cells.take_rows(held_out))
     truth = data.labels[held_out]
-    confusion = confusion_matrix(truth, predicted, labels=np.unique(data.labels))
-    return {
-        "macro_f1": f1_score(truth, predicted, average="macro"),
-        "accuracy": accuracy_score(truth, predicted),
-        "seconds": seconds,
-        "n_train": len(train),
-        "n_test": len(held_out),
-        "n_trials": model.n_trials,
-        "confusion": json.dumps(confusion.tolist(), separators=(",", ":")),
-    }
+    rows = []
+    for result in results:
+        names = np.unique(data.labels)
+        confusion = confusion_matrix(truth, result.labels, labels=names)
+        rows.append(
+            {
+                "model": result.model,
+                "macro_f1": f1_score(truth, result.labels, average="macro"),
+                "accuracy": accuracy_score(truth, result.labels),
+                "seconds": result.seconds,
+                "n_train": len(train),
+                "n_test": len(held_out),
+                "n_trials": model.n_trials,
+                "confusion": json.dumps(confusion.tolist(), separators=(",", ":")),
+                "truth": write_letters(truth, names),
+                "calls": write_letters(result.labels, names),
+            }
+        )
+    return rows
 
 
 def run(datasets: Sequence[LabelledData], models: Sequence[Model], out: Path) -> None:
@@ -143,17 +165,17 @@ def run(datasets: Sequence[LabelledData], models: Sequence[Model], out: Path) ->
     for data in datasets:
         for fold, train, held_out in iter_folds(data):
             for model in models:
-                key = {"dataset": data.name, "fold": fold, "model": model.name}
-                if tuple(key.values()) in done:
+                if all((data.name, fold, name) in done for name in model.names):
                     continue
-                row = key | score_fold(data, model, train, held_out)
-                table = pd.DataFrame([row])
+                key = {"dataset": data.name, "fold": fold}
+                table = pd.DataFrame([key | row for row in score_fold(data, model, train, held_out)])
                 table.to_csv(out, mode="a", header=not out.exists(), index=False, float_format="%.4f")
-                print(
-                    f"{data.name}, fold {fold}, {model.name}: macro-F1 {row['macro_f1']:.3f}, "
-                    f"accuracy {row['accuracy']:.3f}, {row['seconds']:.1f} s",
-                    flush=True,
-                )
+                for row in table.itertuples():
+                    print(
+                        f"{data.name}, fold {fold}, {row.model}: macro-F1 {row.macro_f1:.3f}, "
+                        f"accuracy {row.accuracy:.3f}, {row.seconds:.1f} s",
+                        flush=True,
+                    )
 
 
 def find_done(out: Path, models: Sequence[Model]) -> set[tuple[str, ...]]:
@@ -168,7 +190,7 @@ def find_done(out: Path, models: Sequence[Model]) -> set[tuple[str, ...]]:
         return set()
     results = read_results(out)
     for model in models:
-        others = set(results.loc[results["model"] == model.name, "n_trials"]) - {model.n_trials}
+        others = set(results.loc[results["model"].isin(model.names), "n_trials"]) - {model.n_trials}
         if others:
             raise SystemExit(
                 f"{out}: {model.name} was tuned by {others.pop()} trials there, not by {model.n_trials}. "
@@ -252,7 +274,7 @@ def make_markdown(table: pd.DataFrame) -> str:
         lines.append(
             f"| {row.dataset} | {name} | {row.folds} | {' | '.join(scores)} | {row.seconds:.1f} | {pooled} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", make_comparison(table)]).strip()
 
 
 def _format(mean: float, sd: float) -> str:
@@ -292,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and print."""
     names = [model.name for model in list_models(1)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--data", nargs="*", default=[])
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--n-trials", type=int, default=8, help="of each of our baselines")
     parser.add_argument("--resume", action="store_true", help="keep the folds that are in the CSV")
@@ -303,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("None of the models can be run.")
     if not options.resume:
         options.out.unlink(missing_ok=True)
-    run([read_data(path) for path in (None, *options.data)], models, options.out)
+    run([read_data(path) for path in ("", *options.data)], models, options.out)
     results = read_results(options.out)
     print("\n".join([make_markdown(results), *check_claims(results), json.dumps(describe_machine())]))
 

@@ -6,6 +6,7 @@ No model is given a label of the cells that it is scored on.
 import contextlib
 import importlib
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from annotary.data.splits import assign_folds
 from annotary.models.baselines import BASELINES
 from annotary.models.folds import FoldedCells
 from annotary.models.panels import PanelChooser, Preparation, make_space
-from annotary.models.tuning.search import Search
+from annotary.models.tuning.search import FittedBaseline, Search
 from annotary.quality.prepare import TARGET_SUM, PreparedCells, log_normalize
 
 PLAIN_LR, CELLTYPIST, SCANVI = "plain LR", "CellTypist", "scANVI"
@@ -86,13 +87,30 @@ Predict = Callable[[Cells, np.ndarray, Cells], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Result:
+    """What one model says of the held-out cells.
+
+    Attributes
+    ----------
+    model, labels
+        Name of the model, and its labels, ``(n_test,)``.
+    seconds
+        What its training and labelling took.
+    """
+
+    model: str
+    labels: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Model:
-    """One model of the comparison.
+    """One model of the comparison, or several that share their training.
 
     Attributes
     ----------
     name, predict
-        What it is called, and what it does.
+        What it is called, and what it does; ``run`` in its place gives the results of ``names``.
     package
         What has to be importable for it, beside this project.
     n_trials
@@ -100,19 +118,68 @@ class Model:
     """
 
     name: str
-    predict: Predict
+    predict: Predict | None = None
     package: str = "annotary"
     n_trials: int = 0
+    run: Callable[[Cells, np.ndarray, Cells], list[Result]] | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its results."""
+        return (self.name, *self.others)
+
+    def label(self, train: Cells, labels: np.ndarray, held_out: Cells) -> list[Result]:
+        """Train, and label the held-out cells."""
+        if self.run is not None:
+            return self.run(train, labels, held_out)
+        started = time.perf_counter()
+        predicted = self.predict(train, labels, held_out)
+        return [Result(self.name, predicted, time.perf_counter() - started)]
+
+
+@dataclass(frozen=True)
+class TunedBaseline:
+    """A baseline that was tuned on the cells of a fold.
+
+    Attributes
+    ----------
+    fitted
+        The model and its panel.
+    panel
+        Genes of its panel.
+    held_out
+        Calibrated probabilities of each training cell by models that were not fitted to it,
+        ``(n_train, n_classes)``.
+    """
+
+    fitted: FittedBaseline
+    panel: pd.Index
+    held_out: np.ndarray
+
+    def predict(self, cells: Cells) -> np.ndarray:
+        """Give class probabilities of other cells, ``(n_cells, n_classes)``."""
+        counts = align_genes(cells.counts, cells.gene_ids, self.panel)
+        return self.fitted.model.predict_proba(PreparedCells(counts, cells.depth))
 
 
 def list_models(n_trials: int) -> list[Model]:
-    """List what there is to compare: our baselines, tuned by ``n_trials`` each, the plain one, peers."""
+    """List what there is to compare: our baselines, tuned by ``n_trials`` each, our networks, peers."""
+    from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER, predict_notebook, run_transformer
+
     ours = [
         Model(kind, partial(predict_tuned, kind=kind, n_trials=n_trials), n_trials=n_trials)
         for kind in BASELINES
     ]
     return [
         *ours,
+        Model(
+            TRANSFORMER,
+            run=partial(run_transformer, n_trials=n_trials),
+            n_trials=n_trials,
+            others=(ENSEMBLE,),
+        ),
+        Model(NOTEBOOK, predict_notebook),
         Model(PLAIN_LR, predict_plain),
         Model(CELLTYPIST, predict_celltypist, "celltypist"),
         Model(SCANVI, predict_scanvi, "scvi"),
@@ -136,8 +203,14 @@ def predict_tuned(
     train: Cells, labels: np.ndarray, held_out: Cells, *, kind: str, n_trials: int
 ) -> np.ndarray:
     """Tune a baseline on the training cells as the baselines stage does, and label the held-out ones."""
-    train = train.take_genes(_find_common(train.counts))
+    train = train.take_genes(find_common(train.counts))
     names, codes = np.unique(labels, return_inverse=True)
+    tuned = fit_tuned(train, codes, kind=kind, n_trials=n_trials)
+    return names[tuned.predict(held_out).argmax(axis=1)]
+
+
+def fit_tuned(train: Cells, codes: np.ndarray, *, kind: str, n_trials: int) -> TunedBaseline:
+    """Tune a baseline on cells with encoded labels ``(n_train,)``, and fit it to all of them."""
     seen = LabelledCells(
         counts=train.counts,
         depth=train.depth,
@@ -151,13 +224,14 @@ def predict_tuned(
     search = Search(BASELINES[kind], cells, PanelChooser(cells), space, seed=SEED)
     fitted = search.fit(search.run(kind, "", n_trials=n_trials).best.params)
     panel = cells.gene_ids if fitted.columns is None else cells.gene_ids[fitted.columns]
-    counts = align_genes(held_out.counts, held_out.gene_ids, panel)
-    return names[fitted.model.predict_proba(PreparedCells(counts, held_out.depth)).argmax(axis=1)]
+    held_out = np.empty_like(fitted.calibration.after)
+    held_out[cells.rows] = fitted.calibration.after
+    return TunedBaseline(fitted, panel, held_out)
 
 
 def predict_plain(train: Cells, labels: np.ndarray, held_out: Cells) -> np.ndarray:
     """Fit one balanced logistic regression to all genes that ten training cells express."""
-    common = _find_common(train.counts)
+    common = find_common(train.counts)
     model = LogisticRegression(C=_PLAIN_C, class_weight="balanced", max_iter=1000)
     model.fit(train.take_genes(common).log_normalize(), labels)
     return model.predict(held_out.take_genes(common).log_normalize())
@@ -207,7 +281,7 @@ def predict_scanvi(
     import scanpy
     import scvi
 
-    common = _find_common(train.counts)
+    common = find_common(train.counts)
     train, held_out = train.take_genes(common), held_out.take_genes(common)
     adata = anndata.concat([_make_anndata(train, labels), _make_anndata(held_out, None)])
     seen = np.arange(adata.n_obs) < len(train)
@@ -237,7 +311,7 @@ def predict_scanvi(
         return np.asarray(model.predict(indices=np.flatnonzero(~seen)), dtype=object)
 
 
-def _find_common(counts: csr_matrix) -> np.ndarray:
+def find_common(counts: csr_matrix) -> np.ndarray:
     """Find genes that ten cells express, ``(n_genes,)``."""
     return counts.getnnz(axis=0) >= _MIN_CELLS
 

@@ -76,7 +76,7 @@ MODELS: dict[str, Predict] = {
 
 def train_once(path: Path, predict: Predict) -> dict[str, object]:
     """Train and score."""
-    data = read_data(path)
+    data = read_data(str(path))
     train, held_out = train_test_split(
         np.arange(len(data.labels)), test_size=TEST_SHARE, stratify=data.labels, random_state=SEED
     )

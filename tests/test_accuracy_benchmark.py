@@ -2,13 +2,16 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import accuracy
+import accuracy_networks
 import numpy as np
 import pandas as pd
 import pytest
 from accuracy import LabelledData
+from accuracy_comparison import LINEAR, compare, make_comparison, write_letters
 from accuracy_models import (
     CELLTYPIST,
     PLAIN_LR,
@@ -21,10 +24,12 @@ from accuracy_models import (
     predict_scanvi,
     predict_tuned,
 )
+from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER
 from simulate import simulate_cells
 from sklearn.metrics import f1_score
 
 from annotary.models.baselines import BASELINES
+from annotary.models.transformer.config import TrainingConfig
 
 N_DONORS = 4
 
@@ -34,7 +39,7 @@ def write_data(path: Path, *, donors: bool) -> LabelledData:
     if donors:
         adata.obs["donor"] = [f"donor{cell % N_DONORS}" for cell in range(adata.n_obs)]
     adata.write_h5ad(path)
-    return accuracy.read_data(path)
+    return accuracy.read_data(str(path))
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +96,14 @@ def test_unlabelled_cells_of_a_file_are_left_out(tmp_path):
     labels.iloc[[3, 10]] = None
     adata.obs["cell_type"] = pd.Categorical(labels)
     adata.write_h5ad(tmp_path / "some.h5ad")
-    read = accuracy.read_data(tmp_path / "some.h5ad")
+    read = accuracy.read_data(str(tmp_path / "some.h5ad"))
     assert (read.name, len(read.cells), len(read.labels)) == ("some", 58, 58)
     assert "cell0003" not in read.cells.cell_ids
     assert np.array_equal(read.labels, labels.loc[read.cells.cell_ids])
 
 
 def test_the_embedded_cells_keep_their_depth():
-    cells = accuracy.read_data(None).cells
+    cells = accuracy.read_data("").cells
     assert len(cells) == 700
     assert np.all(cells.depth > cells.counts.sum(axis=1).A1)
 
@@ -259,7 +264,7 @@ def test_a_run_without_its_peer_goes_on(data, folder, tmp_path, capsys, monkeypa
 
 def test_each_of_our_baselines_is_compared():
     named = {model.name: model.n_trials for model in list_models(7)}
-    assert {name for name, n_trials in named.items() if n_trials == 7} == set(BASELINES)
+    assert {name for name, n_trials in named.items() if n_trials == 7} == {*BASELINES, TRANSFORMER}
 
 
 def predict_first_fold(data: LabelledData, predict, **options: object) -> float:
@@ -268,6 +273,60 @@ def predict_first_fold(data: LabelledData, predict, **options: object) -> float:
     predicted = predict(cells.take_rows(train), data.labels[train], cells.take_rows(held_out), **options)
     assert len(predicted) == len(held_out)
     return float(np.mean(predicted == data.labels[held_out]))
+
+
+def test_files_with_a_comma_are_joined_and_a_barcode_counts_once(tmp_path):
+    for name, cells, genes in (("one", slice(0, 60), slice(0, 300)), ("two", slice(40, 90), slice(100, 400))):
+        simulate_cells(n_cells=90, n_genes=400)[cells, genes].copy().write_h5ad(tmp_path / f"{name}.h5ad")
+    read = accuracy.read_data(f"{tmp_path / 'one.h5ad'},{tmp_path / 'two.h5ad'}")
+    assert read.name == "one+two"
+    assert read.cells.counts.shape == (90, 200)
+    assert read.cells.cell_ids.is_unique
+
+
+def test_models_are_compared_on_the_same_cells():
+    rng = np.random.default_rng(0)
+    rows = []
+    for fold in range(3):
+        truth = rng.integers(3, size=200)
+        for model, share in ((LINEAR, 0.7), (TRANSFORMER, 0.9), (ENSEMBLE, 0.9)):
+            calls = np.where(rng.random(200) < share, truth, (truth + 1) % 3)
+            texts = {
+                name: write_letters(codes, np.arange(3))
+                for name, codes in (("truth", truth), ("calls", calls))
+            }
+            rows.append({"dataset": "cells", "fold": str(fold), "model": model} | texts)
+    table = compare(pd.DataFrame(rows)).set_index(["first", "second"])
+    sure = table.loc[(TRANSFORMER, LINEAR)]
+    assert 0.1 < sure["low"] < sure["difference"] < sure["high"] < 0.3
+    assert sure["p"] < 0.01
+    alike = table.loc[(ENSEMBLE, TRANSFORMER)]
+    assert alike["low"] < 0 < alike["high"]
+    assert alike["p"] > 0.05
+    assert (TRANSFORMER, NOTEBOOK) not in table.index
+
+
+def test_results_without_calls_are_not_compared():
+    assert make_comparison(make_results("cells", LINEAR, [0.5])) == ""
+
+
+def test_the_transformer_and_its_vote_label_held_out_cells(data, monkeypatch):
+    monkeypatch.setattr(accuracy_networks, "TrainingConfig", partial(TrainingConfig, max_epochs=4))
+    _, train, held_out = next(accuracy.iter_folds(data))
+    cells = data.cells
+    results = accuracy_networks.run_transformer(
+        cells.take_rows(train), data.labels[train], cells.take_rows(held_out), n_trials=1
+    )
+    assert [result.model for result in results] == [TRANSFORMER, ENSEMBLE]
+    for result in results:
+        assert np.mean(result.labels == data.labels[held_out]) > 0.9
+    assert 0 < results[0].seconds < results[1].seconds
+
+
+def test_the_notebooks_transformer_labels_held_out_cells(data, monkeypatch):
+    monkeypatch.setattr(accuracy_networks, "TrainingConfig", partial(TrainingConfig, max_epochs=2))
+    monkeypatch.setattr(accuracy_networks, "_NOTEBOOK_GENES", 60)
+    assert predict_first_fold(data, accuracy_networks.predict_notebook) > 0.4
 
 
 @pytest.mark.parametrize("kind", ["data", "donors"])

@@ -71,7 +71,7 @@ class NetworkOptions(StageConfig):
         0.0, ge=0, lt=1, description="Share of the target spread over all classes."
     )
     thinning: float = Field(
-        0.0, ge=0, lt=1, description="Largest share of a cell's molecules left out at random in training."
+        0.5, ge=0, lt=1, description="Largest share of a cell's molecules left out at random in training."
     )
     gene_dropout: float = Field(
         0.0, ge=0, lt=1, description="Largest share of a cell's genes left out at random in training."
