@@ -56,7 +56,7 @@ def fill_in(text: str, values: dict[str, str]) -> str:
 
 @dataclass
 class PostgreSQL:
-    """A cluster in a temporary folder, run by the user postgres where the tests are root's: initdb refuses root."""
+    """A cluster in a temporary folder, run by the user postgres where we are root: initdb refuses root."""
 
     folder: Path
     binaries: Path
@@ -82,7 +82,8 @@ class PostgreSQL:
         self.call("initdb", f"--pgdata={data}", "--username=mlflow", "--auth=scram-sha-256", "--no-sync",
                   f"--pwfile={password}", "--encoding=UTF8", "--locale=C")  # fmt: skip
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        self.call("pg_ctl", f"--pgdata={data}", f"--log={self.folder / 'log'}", "--wait", "--options", options, "start")  # fmt: skip
+        log = self.folder / "log"
+        self.call("pg_ctl", f"--pgdata={data}", f"--log={log}", "--wait", "--options", options, "start")
         environment = os.environ | {
             "PATH": f"{self.binaries}{os.pathsep}{os.environ['PATH']}",
             "PGHOST": "127.0.0.1",
