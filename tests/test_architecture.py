@@ -29,10 +29,11 @@ ALLOWED = {
     "models": {"data", "quality"},
     "evaluation": {"data", "quality", "models"},
     "scoring": {"data", "quality", "models"},
-    "tracking": {"data"},
+    "outage": set(),
+    "tracking": {"data", "outage"},
     "pyfunc": {"models", "scoring"},
-    "registry": {"models", "tracking", "pyfunc"},
-    "promotions": {"registry", "tracking"},
+    "registry": {"models", "outage", "tracking", "pyfunc"},
+    "promotions": {"outage", "registry", "tracking"},
     "pyfunc_process": set(),
     "stages": {
         "data",
@@ -40,6 +41,7 @@ ALLOWED = {
         "models",
         "evaluation",
         "scoring",
+        "outage",
         "tracking",
         "registry",
         "promotions",
@@ -48,7 +50,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 ONLY_IN = {
-    "mlflow": {"tracking", "registry", "promotions", "pyfunc"},
+    "mlflow": {"outage", "tracking", "registry", "promotions", "pyfunc"},
     "torch": {"models/transformer"},
     "scvi": {"quality/solo"},
     "optuna": {"models/tuning", "models/baselines"},

@@ -56,7 +56,12 @@ def test_conda_and_pyproject_list_the_same_requirements():
 
 def test_the_lock_file_holds_every_requirement_at_its_version():
     lock = read_lock()
-    wanted = read_pyproject()["project"]["dependencies"] + read_pyproject()["dependency-groups"]["dev"]
+    project = read_pyproject()["project"]
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["server"],
+        *read_pyproject()["dependency-groups"]["dev"],
+    ]
     for name, specifier in parse(wanted).items():
         assert lock.get(name) == specifier, name
 

@@ -195,7 +195,7 @@ def score(options: config.ScoreConfig) -> None:
     """Annotate files with the champion, each once; a JSON summary goes to standard output.
 
     The exit code is 0 where all went well, 3 where some files could not be annotated, 2 where
-    none could, and 4 for drift if asked for.
+    none could, 4 for drift if asked for, and 5 where MLflow could not be told in the end.
     """
     from annotary.stages.score import BatchError
     from annotary.stages.score import score as run

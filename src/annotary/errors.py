@@ -67,7 +67,11 @@ class RegistryError(AnnotaryError):
 
 
 class StoreError(RegistryError):
-    """The tracking store went away while a run was going on."""
+    """The tracking store, or the database of the studies, does not answer."""
+
+
+class AccessError(RegistryError):
+    """The tracking store does not know the user, or does not let it do this."""
 
 
 def summarize(error: Exception) -> str:

@@ -17,9 +17,10 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from annotary.config import CHALLENGER, CHAMPION, PREVIOUS
-from annotary.errors import RegistryError, summarize
+from annotary.errors import RegistryError, StoreError, summarize
 from annotary.ledger import OUTSIDE, Decision, Entry, Ledger, LedgerError, check_mark, read_entries
 from annotary.log import warn
+from annotary.outage import refuse_outage
 from annotary.registry import RegisteredVersion, find_alias, get_version, remove_alias, set_alias
 from annotary.tracking import DATASET_HASH_TAG, PANEL_HASH_TAG, SPLIT_HASH_TAG
 
@@ -89,7 +90,8 @@ def append(ledger: Ledger, decision: Decision) -> bool:
     client = mlflow.MlflowClient()
     try:
         client.log_param(run_id, key, text)
-    except MlflowException:
+    except MlflowException as error:
+        refuse_outage(error)
         if key not in client.get_run(run_id).data.params:
             raise
         return False
@@ -163,9 +165,17 @@ def note_outside_move(name: str) -> Decision | None:
 
 
 def note_outside_move_if_possible(name: str) -> None:
-    """Note an outside move where that must not stop the work at hand: a failure is only told."""
+    """Note an outside move where that must not stop the work at hand: a failure is only told.
+
+    Raises
+    ------
+    StoreError
+        If the tracking store is away: the work at hand needs it too.
+    """
     try:
         note_outside_move(name)
+    except StoreError:
+        raise
     except (MlflowException, LedgerError, RegistryError) as error:
         warn(f"the promotion ledger of {name} could not be brought up to date: {summarize(error)}")
 
@@ -192,6 +202,7 @@ def _read_mark(name: str) -> str:
     try:
         return str(mlflow.MlflowClient().get_registered_model(name).tags.get(LEDGER_TAG, ""))
     except MlflowException as error:
+        refuse_outage(error)
         raise RegistryError(
             f"registered model {name!r}",
             expected="to be in the registry",
@@ -235,7 +246,8 @@ def _make_run(name: str) -> str:
     client.set_terminated(run.info.run_id)
     try:
         client.rename_experiment(experiment_id, title)
-    except MlflowException:
+    except MlflowException as error:
+        refuse_outage(error)
         first = _find_run(name)
         if not first:
             raise

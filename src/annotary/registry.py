@@ -23,6 +23,7 @@ from annotary.config import CHALLENGER
 from annotary.errors import RegistryError, summarize
 from annotary.models.bundle import Bundle
 from annotary.models.bundle_files import hash_contents, load_bundle, save_bundle
+from annotary.outage import refuse_outage
 from annotary.tracking import (
     DATASET_HASH_TAG,
     KIND_TAG,
@@ -175,6 +176,7 @@ def get_candidate(model_id: str) -> Candidate:
     try:
         model = mlflow.get_logged_model(model_id)
     except MlflowException as error:
+        refuse_outage(error)
         raise RegistryError(
             f"candidate {model_id!r}",
             expected="to be the id of a logged model",
@@ -206,6 +208,7 @@ def load(uri: str) -> Bundle:
         artifacts = Model.load(folder).flavors[mlflow.pyfunc.FLAVOR_NAME]["artifacts"]
         return load_bundle(folder / artifacts[pyfunc.BUNDLE_ARTIFACT]["path"])
     except (MlflowException, OSError, KeyError) as error:
+        refuse_outage(error)
         raise RegistryError(
             uri,
             expected="to be a model that annotary registered, with all its files",
@@ -248,6 +251,7 @@ def get_version(name: str, number: str) -> RegisteredVersion:
     try:
         found = mlflow.MlflowClient().get_model_version(name, number)
     except MlflowException as error:
+        refuse_outage(error)
         raise RegistryError(
             f"models:/{name}/{number}",
             expected="to be a version of a registered model",
@@ -286,6 +290,7 @@ def list_aliases(name: str) -> dict[str, str]:
     try:
         aliases = mlflow.MlflowClient().get_registered_model(name).aliases
     except MlflowException as error:
+        refuse_outage(error)
         raise RegistryError(
             f"registered model {name!r}",
             expected="to be in the registry",
@@ -300,6 +305,7 @@ def find_alias(name: str, alias: str) -> RegisteredVersion | None:
     try:
         found = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException as error:
+        refuse_outage(error)
         if error.error_code in _NOT_THERE:
             return None
         raise
@@ -362,6 +368,7 @@ def fetch_bundle(uri: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except (MlflowException, OSError) as error:
+        refuse_outage(error)
         raise RegistryError(
             uri,
             expected="files in the artifact store",

@@ -24,7 +24,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from annotary import __version__
 from annotary.config import StageConfig
 from annotary.data.dataset import DatasetRecord, DatasetTables
-from annotary.errors import AnnotaryError, InputFileError, RegistryError, StoreError, summarize
+from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
+from annotary.outage import closing_soon, naming_outages, refuse_outage
 from annotary.paths import is_remote
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ PANEL_HASH_TAG = "annotary.panel_hash"
 TRIAL_STATE_TAG = "annotary.trial_state"
 LEAKY_TAG = "leaky"
 
-_AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 _SQLITE = "sqlite:///"
 _STUDIES = "optuna.db"
 _CHECKPOINTS = "annotary-checkpoints"
@@ -60,7 +60,7 @@ def connect() -> None:
     Raises
     ------
     RegistryError
-        If the store does not answer.
+        If the store does not answer, or does not let us in.
     """
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each new table
     address = mlflow.get_tracking_uri()
@@ -71,6 +71,7 @@ def connect() -> None:
         with lock:
             mlflow.MlflowClient().search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
+        refuse_outage(error)
         raise RegistryError(
             f"tracking store {address}",
             expected="to answer",
@@ -172,50 +173,43 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
 
     Inside another stage's run it is a child of it. An error ends the run as
     FAILED, with its message as a tag.
-    """
-    connect()
-    nested = mlflow.active_run() is not None
-    with mlflow.start_run(run_name=stage, nested=nested) as active:
-        run = StageRun(run_id=active.info.run_id)
-        mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
-        mlflow.log_params({f"config.{name}": value for name, value in config.model_dump().items()})
-        started = time.monotonic()
-        try:
-            yield run
-        except AnnotaryError as error:
-            mlflow.set_tag(ERROR_TAG, str(error)[:_LONGEST_TAG])
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            mlflow.set_tag(ERROR_TAG, "stopped by a signal")
-            raise
-        except Exception as error:
-            mlflow.set_tag(ERROR_TAG, f"{type(error).__name__}: {error}"[:_LONGEST_TAG])
-            mlflow.log_text(traceback.format_exc(), "error/traceback.txt")
-            raise
-        finally:
-            mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
-
-
-@contextlib.contextmanager
-def naming_absence() -> Iterator[None]:
-    """Tell a tracking store that went away from other errors of MLflow.
 
     Raises
     ------
     StoreError
-        If it did.
+        If the store goes away and stays so; what closes the run is then tried for some seconds only.
     """
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code not in _AWAY:
+    connect()
+    with naming_outages():
+        nested = mlflow.active_run() is not None
+        run = StageRun(mlflow.start_run(run_name=stage, nested=nested).info.run_id)
+        started = time.monotonic()
+        try:
+            with naming_outages():
+                mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
+                mlflow.log_params({f"config.{name}": value for name, value in config.model_dump().items()})
+                yield run
+                mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
+        except BaseException as error:
+            with closing_soon():
+                with contextlib.suppress(MlflowException, OSError):  # the work's error matters more
+                    _record_failure(error)
+                    mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
+                with contextlib.suppress(MlflowException):
+                    mlflow.end_run("FAILED")
             raise
-        raise StoreError(
-            f"tracking store {mlflow.get_tracking_uri()}",
-            expected="to answer until the run ends",
-            found=summarize(error),
-            remedy="Check that the server or its disk is there.",
-        ) from error
+        mlflow.end_run()
+
+
+def _record_failure(error: BaseException) -> None:
+    """Tag the active run with what went wrong; a failure that nobody foresaw leaves its traceback too."""
+    if isinstance(error, AnnotaryError):
+        mlflow.set_tag(ERROR_TAG, str(error)[:_LONGEST_TAG])
+    elif isinstance(error, Exception):
+        mlflow.set_tag(ERROR_TAG, f"{type(error).__name__}: {error}"[:_LONGEST_TAG])
+        mlflow.log_text("".join(traceback.format_exception(error)), "error/traceback.txt")
+    else:
+        mlflow.set_tag(ERROR_TAG, "stopped by a signal")
 
 
 def log_trial(
@@ -286,6 +280,7 @@ def fetch(address: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
     except (MlflowException, OSError) as error:
+        refuse_outage(error)
         raise InputFileError(
             address,
             expected="to be an artifact of the tracking store",

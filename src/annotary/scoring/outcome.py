@@ -15,7 +15,7 @@ from annotary.scoring.batch import ScoredFile
 from annotary.scoring.drift import DriftFigure, Reference, judge
 from annotary.scoring.tally import Tally
 
-NONE_WENT, SOME_FAILED, HAS_DRIFTED = 2, 3, 4
+NONE_WENT, SOME_FAILED, HAS_DRIFTED, UNRECORDED = 2, 3, 4, 5
 
 # Settings that change what is written; the others only change where and how fast.
 _DECISIVE = (
@@ -63,6 +63,8 @@ class Outcome:
         How far the cells that were annotated now are from the training cells.
     fails_on_drift
         Whether drift decides the exit code.
+    is_recorded
+        Whether MLflow was told all this.
     """
 
     model: str
@@ -71,6 +73,7 @@ class Outcome:
     reference: Reference = field(default_factory=Reference)
     drift: list[DriftFigure] = field(default_factory=list)
     fails_on_drift: bool = False
+    is_recorded: bool = True
 
     @property
     def annotated(self) -> list[ScoredFile]:
@@ -84,10 +87,12 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 where all is well, 2 where no file could be annotated, 3 where some could not, 4 for drift."""
-        if not self.failed:
-            return HAS_DRIFTED if self.fails_on_drift and judge(self.drift) == "alert" else 0
-        return SOME_FAILED if self.annotated else NONE_WENT
+        """0 if all is well, 2 if no file could be annotated, 3 if some could not, 4 drift, 5 unrecorded."""
+        if self.failed:
+            return SOME_FAILED if self.annotated else NONE_WENT
+        if self.fails_on_drift and judge(self.drift) == "alert":
+            return HAS_DRIFTED
+        return 0 if self.is_recorded else UNRECORDED
 
     @property
     def tally(self) -> Tally | None:

@@ -4,6 +4,7 @@ from annotary.config import LedgerConfig, ModelsConfig
 from annotary.errors import RegistryError
 from annotary.evaluation.figures import format_table
 from annotary.evaluation.metrics import HEADLINE
+from annotary.outage import naming_outages
 from annotary.promotions import read_ledger
 from annotary.registry import list_aliases, list_versions
 from annotary.tracking import DATASET_HASH_TAG, KIND_TAG, SOURCE_TAG, connect
@@ -11,6 +12,7 @@ from annotary.tracking import DATASET_HASH_TAG, KIND_TAG, SOURCE_TAG, connect
 _SHORT_HASH = 12
 
 
+@naming_outages()
 def list_models(config: ModelsConfig) -> str:
     """List the versions of a registered model, newest first."""
     connect()
@@ -38,6 +40,7 @@ def list_models(config: ModelsConfig) -> str:
     return format_table(rows)
 
 
+@naming_outages()
 def list_promotions(config: LedgerConfig) -> str:
     """List a model's promotions, oldest first, after checking their chain.
 

@@ -24,7 +24,7 @@ from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
 from annotary.stages.score_record import record_outcome, tell
 from annotary.stages.shadow import score_shadow
-from annotary.tracking import StageRun, naming_absence, stage_run
+from annotary.tracking import StageRun, stage_run
 
 __all__ = ["BatchError", "score"]
 
@@ -41,7 +41,7 @@ def score(config: ScoreConfig) -> Outcome:
     """
     outcome = None
     try:
-        with naming_absence(), stage_run("score", config) as run:
+        with stage_run("score", config) as run:
             outcome = _score(config, run)
             record_outcome(run, outcome)
             if config.shadow:
@@ -52,6 +52,7 @@ def score(config: ScoreConfig) -> Outcome:
             raise
         warn(f"what was done is not in MLflow: {error}")
         outcome.raise_failures(config.input)
+        outcome = replace(outcome, is_recorded=False)
     return outcome
 
 

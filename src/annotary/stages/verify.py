@@ -15,6 +15,7 @@ from annotary.config import VerifyConfig
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import InputFileError, OutputError, RegistryError
 from annotary.models.bundle_files import MANIFEST
+from annotary.outage import naming_outages
 from annotary.promotions import MODEL_HASH_TAG
 from annotary.registry import RegisteredVersion, fetch_bundle, get_version
 from annotary.tracking import DATASET_HASH_TAG, SPLIT_HASH_TAG, connect
@@ -60,6 +61,7 @@ class AnnotatedFile:
     best: np.ndarray | None
 
 
+@naming_outages()
 def verify(config: VerifyConfig) -> list[Finding]:
     """Check a file's labels, the version that gave them, and the input if it is named."""
     connect()
