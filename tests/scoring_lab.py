@@ -38,6 +38,7 @@ class Lab:
 
     folder: Path
     version: str = "1"
+    bundle: Bundle = BUNDLE
     loads: list[str] = field(default_factory=list)
 
     @property
@@ -59,7 +60,7 @@ class Lab:
 
     def open_bundle(self) -> Bundle:
         self.loads.append(self.version)
-        return BUNDLE
+        return self.bundle
 
     def iter_scored(self, **options: object) -> Iterator[ScoredFile]:
         config = self.configure(**options)

@@ -264,6 +264,16 @@ class ConfidenceOptions(StageConfig):
     )
 
 
+class BundleOptions(ConfidenceOptions):
+    """What a model keeps besides what it was fitted to."""
+
+    ontology: str = Field(
+        "",
+        description="csv with columns label and cell_type_ontology_term_id: terms that the model gives its"
+        " labels.",
+    )
+
+
 class NetworkOptions(StageConfig):
     """Shape and training of the transformer."""
 

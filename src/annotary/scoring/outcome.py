@@ -12,10 +12,13 @@ from annotary.config import ScoreConfig
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import AnnotaryError
 from annotary.scoring.batch import ScoredFile
-from annotary.scoring.drift import DriftFigure, Reference, judge
+from annotary.scoring.drift import Drift, Reference
+from annotary.scoring.survey import Survey
 from annotary.scoring.tally import Tally
 
 NONE_WENT, SOME_FAILED, HAS_DRIFTED = 2, 3, 4
+
+_MOST_GENES = 10
 
 # Settings that change what is written; the others only change where and how fast.
 _DECISIVE = (
@@ -61,6 +64,8 @@ class Outcome:
         What is known of the training cells.
     drift
         How far the cells that were annotated now are from the training cells.
+    survey
+        Which genes they express, and some of them; None where no cell was annotated.
     fails_on_drift
         Whether drift decides the exit code.
     """
@@ -69,7 +74,8 @@ class Outcome:
     run_id: str
     files: list[ScoredFile]
     reference: Reference = field(default_factory=Reference)
-    drift: list[DriftFigure] = field(default_factory=list)
+    drift: Drift = field(default_factory=Drift)
+    survey: Survey | None = None
     fails_on_drift: bool = False
 
     @property
@@ -86,7 +92,7 @@ class Outcome:
     def exit_code(self) -> int:
         """0 where all is well, 2 where no file could be annotated, 3 where some could not, 4 for drift."""
         if not self.failed:
-            return HAS_DRIFTED if self.fails_on_drift and judge(self.drift) == "alert" else 0
+            return HAS_DRIFTED if self.fails_on_drift and self.drift.level == "alert" else 0
         return SOME_FAILED if self.annotated else NONE_WENT
 
     @property
@@ -111,7 +117,13 @@ class Outcome:
             "cells_annotated": float(n_cells),
             "cells_per_second": n_cells / seconds if seconds else 0.0,
         }
-        figures |= {f"drift.{figure.name}": figure.value for figure in self.drift if figure.value is not None}
+        drift = {figure.name: figure.value for figure in self.drift.figures}
+        figures |= {f"drift.{name}": value for name, value in drift.items() if value is not None}
+        if self.drift.genes:
+            figures["genes_shifted"] = float(self.drift.genes.n_shifted)
+        poor = [one.details["n_poor_quality"] for one in new if "n_poor_quality" in one.details]
+        if poor:
+            figures["cells_poor_quality"] = float(sum(poor))
         if n_cells:
             sums = sum(one.details["mean_confidence"] * one.n_cells for one in new)
             figures["mean_confidence"] = sums / n_cells
@@ -130,7 +142,8 @@ class Outcome:
                 "run_id": self.run_id,
                 "exit_code": self.exit_code,
                 "figures": self.measure(),
-                "drift": judge(self.drift),
+                "drift": self.drift.level,
+                "genes_shifted": self.drift.genes.list_shifted(_MOST_GENES) if self.drift.genes else [],
                 "files": [_describe(one) for one in self.files],
             }
         )

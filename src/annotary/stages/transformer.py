@@ -19,7 +19,13 @@ from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_t
 from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
-from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
+from annotary.stages.candidates import (
+    hold_out_validation,
+    make_bundle,
+    make_spec,
+    read_label_terms,
+    take_fitted,
+)
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 Labelled = tuple[PreparedCells, np.ndarray]
@@ -32,6 +38,7 @@ def transformer(config: TransformerConfig) -> Candidate:
         path = fetch(config.dataset)
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
+        terms = read_label_terms(config.ontology, dataset.record.label_names)
         spec = make_spec(dataset, _choose_panel(config, dataset))
         sides = dataset.take(keys.TRAIN), dataset.take(keys.VALIDATION)
         cells = tuple(
@@ -47,6 +54,7 @@ def transformer(config: TransformerConfig) -> Candidate:
             held_out=hold_out_validation(annotator, spec, dataset, fitted, device=config.device),
             fitted=fitted,
             options=config,
+            terms=terms,
             run_id=run.run_id,
             settings=config.model_dump(),
         )
@@ -101,7 +109,7 @@ def _train(
 
 def _name_checkpoint(config: TransformerConfig, dataset: Dataset, number: int) -> Path:
     """Name the file that a killed training of the same dataset and settings goes on from."""
-    settings = config.model_dump_json(exclude={"dataset"})
+    settings = config.model_dump_json(exclude={"dataset", "ontology"})
     key = hash_strings([dataset.record.dataset_hash, settings, str(number)])
     return find_checkpoints() / f"transformer-{key[:32]}.ckpt"
 
