@@ -128,19 +128,23 @@ def annotate_file(
             source=str(shown_as or path) if is_sampled else "",
         )
         chunks.annotate_all(counts_file, chunk_size)
-        n_found = int(chunks.has_gene.sum())
-        return AnnotatedCells(
-            cell_ids=counts_file.obs.index,
-            label_names=bundle.label_names,
-            annotation=Annotation.join(chunks.annotations),
-            place=counts_file.place,
-            n_panel_genes_found=n_found,
-            warnings=tuple(
-                _list_warnings(counts_file, bundle, n_found=n_found, has_depth=chunks.depth is not None)
-            ),
-            more_columns={keys.QUALITY: union_categoricals(chunks.flags)} if chunks.flags else {},
-            survey=chunks.survey,
-        )
+        return _collect(chunks, counts_file, bundle)
+
+
+def _collect(chunks: FileChunks, counts_file: CountsFile, bundle: Bundle) -> AnnotatedCells:
+    """Put a file's chunks together."""
+    n_found = int(chunks.has_gene.sum())
+    warnings = _list_warnings(counts_file, bundle, n_found=n_found, has_depth=chunks.depth is not None)
+    return AnnotatedCells(
+        cell_ids=counts_file.obs.index,
+        label_names=bundle.label_names,
+        annotation=Annotation.join(chunks.annotations),
+        place=counts_file.place,
+        n_panel_genes_found=n_found,
+        warnings=tuple(warnings),
+        more_columns={keys.QUALITY: union_categoricals(chunks.flags)} if chunks.flags else {},
+        survey=chunks.survey,
+    )
 
 
 def _list_warnings(

@@ -134,17 +134,12 @@ def make_bundle(
     """
     record = dataset.record
     seen = dataset.obs[dataset.obs[keys.SPLIT] != keys.TEST]
-    asked = ConfidenceSettings(
-        conformal_alpha=options.conformal_alpha,
-        min_precision=options.min_precision,
-        ood_rate=options.ood_rate,
-    )
     return Bundle(
         model=model,
         spec=spec,
         label_names=record.label_names,
         label_counts=tuple(np.bincount(fitted.codes, minlength=len(record.label_names)).tolist()),
-        confidence=Confidence.fit(held_out, fitted, asked),
+        confidence=Confidence.fit(held_out, fitted, _take_settings(options)),
         provenance=Provenance(
             dataset_hash=record.dataset_hash,
             split_hash=record.split_hash,
@@ -157,6 +152,15 @@ def make_bundle(
         seen_cells=hash_cell_ids(seen.index, seen[keys.DEPTH].to_numpy(dtype=np.float64)),
         profile=TrainingProfile.measure(held_out, fitted, _read_thresholds(record)),
         terms=terms,
+    )
+
+
+def _take_settings(options: BundleOptions) -> ConfidenceSettings:
+    """Take what confidence is to mean."""
+    return ConfidenceSettings(
+        conformal_alpha=options.conformal_alpha,
+        min_precision=options.min_precision,
+        ood_rate=options.ood_rate,
     )
 
 
