@@ -131,7 +131,9 @@ def cells_file(tmp_path) -> Path:
 def main_config(module_store) -> MainConfig:
     """A main job on simulated data that takes seconds."""
     source = write_cells(module_store / "cells.h5ad")
-    return MainConfig(input=str(source), output=str(module_store / "out"), **SMALL)
+    terms = module_store / "terms.csv"
+    terms.write_text("label,cell_type_ontology_term_id\nB cell,CL:0000236\nT cell,CL:0000084\n")
+    return MainConfig(input=str(source), output=str(module_store / "out"), ontology=str(terms), **SMALL)
 
 
 def shared_data(name: str) -> Path:

@@ -1,7 +1,7 @@
 """An incoming and an output folder, scored in process by a model that needs no registry.
 
 ``python tests/scoring_lab.py FOLDER`` scores what is in ``FOLDER/incoming`` into ``FOLDER/out`` and prints
-the status of each file as JSON; fault tests start it in order to kill it.
+the status of each file, and its peak memory, as JSON; fault tests start it in order to kill it.
 """
 
 import json
@@ -38,6 +38,7 @@ class Lab:
 
     folder: Path
     version: str = "1"
+    bundle: Bundle = BUNDLE
     loads: list[str] = field(default_factory=list)
 
     @property
@@ -59,7 +60,7 @@ class Lab:
 
     def open_bundle(self) -> Bundle:
         self.loads.append(self.version)
-        return BUNDLE
+        return self.bundle
 
     def iter_scored(self, **options: object) -> Iterator[ScoredFile]:
         config = self.configure(**options)
@@ -86,5 +87,11 @@ class Lab:
         )
 
 
+def read_peak() -> int:
+    """This process's peak memory, kB; what getrusage tells is that of the process that started it, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
 if __name__ == "__main__":
-    print(json.dumps(Lab(Path(sys.argv[1])).score(recursive=True)))
+    print(json.dumps({"files": Lab(Path(sys.argv[1])).score(recursive=True), "peak_kb": read_peak()}))

@@ -10,7 +10,7 @@ from annotary.options import (
     CHAMPION,
     DEFAULT_OUTPUT,
     PREVIOUS,
-    ConfidenceOptions,
+    BundleOptions,
     CountsOptions,
     DatasetOption,
     DeviceOption,
@@ -27,7 +27,7 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
-    "ConfidenceOptions",
+    "BundleOptions",
     "PromotionOptions",
     "StageConfig",
 ]
@@ -37,15 +37,15 @@ class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput)
     """Raw counts in, one dataset file out."""
 
 
-class BaselinesConfig(SeedOption, ConfidenceOptions, TuningOptions, DatasetOption):
+class BaselinesConfig(SeedOption, BundleOptions, TuningOptions, DatasetOption):
     """Tune and train the baselines."""
 
 
-class TransformerConfig(SeedOption, DeviceOption, ConfidenceOptions, NetworkOptions, DatasetOption):
+class TransformerConfig(SeedOption, DeviceOption, BundleOptions, NetworkOptions, DatasetOption):
     """Train the self-attention network."""
 
 
-class EnsembleConfig(ConfidenceOptions, DatasetOption):
+class EnsembleConfig(BundleOptions, DatasetOption):
     """Let several models vote."""
 
     candidates: str = Field(
@@ -139,7 +139,8 @@ class ScoreOutputs(StageConfig):
         0, ge=0, le=1, description="A cluster whose label has a smaller share of it becomes Heterogeneous."
     )
     ontology: str = Field(
-        "", description="csv with columns label and cell_type_ontology_term_id, for a column of these terms."
+        "",
+        description="csv with columns label and cell_type_ontology_term_id, in place of the model's terms.",
     )
 
 
@@ -150,6 +151,9 @@ class ScoreConfig(DeviceOption, ScoreOutputs, CountsOptions, ModelNameOption, Fi
     chunk_size: int = Field(2048, ge=1, description="Cells read at a time.")
     shadow: str = Field(
         "", description="Alias, such as challenger, whose version also scores the files, for comparison only."
+    )
+    report_umap: bool = Field(
+        False, description="Show a UMAP of up to 2,000 of the cells in scoring.html; takes some seconds."
     )
     fail_on_drift: bool = Field(
         False, description="End with exit code 4 where the cells are far from the training cells."
@@ -162,7 +166,7 @@ class MainConfig(
     PromotionOptions,
     CardOptions,
     ModelNameOption,
-    ConfidenceOptions,
+    BundleOptions,
     NetworkOptions,
     TuningOptions,
     QualityOptions,

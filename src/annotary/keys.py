@@ -28,6 +28,7 @@ SIDES = (TRAIN, VALIDATION, TEST)
 PREDICTED_LABELS = "predicted_labels"
 CONF_SCORE = "conf_score"
 LOW_INFORMATION = "annotary_low_information"
+QUALITY = "annotary_quality"
 UNASSIGNED = "annotary_unassigned"
 OOD = "annotary_ood"
 OOD_SCORE = "annotary_ood_score"

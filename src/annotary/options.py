@@ -262,3 +262,13 @@ class ConfidenceOptions(StageConfig):
     ood_rate: float = Field(
         0.01, gt=0, lt=1, description="Share of known cells that may be called out of distribution."
     )
+
+
+class BundleOptions(ConfidenceOptions):
+    """What a model keeps besides what it was fitted to."""
+
+    ontology: str = Field(
+        "",
+        description="csv with columns label and cell_type_ontology_term_id: terms that the model gives its"
+        " labels.",
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
@@ -199,22 +199,11 @@ def load(uri: str) -> Bundle:
     Raises
     ------
     RegistryError
-        If it cannot be loaded.
+        If its files cannot be had.
     BundleError
-        If its files were altered.
+        If they are no model that annotary registered, or were altered.
     """
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        artifacts = Model.load(folder).flavors[mlflow.pyfunc.FLAVOR_NAME]["artifacts"]
-        return load_bundle(folder / artifacts[pyfunc.BUNDLE_ARTIFACT]["path"])
-    except (MlflowException, OSError, KeyError) as error:
-        refuse_outage(error)
-        raise RegistryError(
-            uri,
-            expected="to be a model that annotary registered, with all its files",
-            found=summarize(error),
-            remedy="Check that its artifact store can be reached.",
-        ) from error
+    return load_bundle(fetch_bundle(uri))
 
 
 def register(candidate: Candidate, name: str, *, tags: dict[str, str]) -> RegisteredVersion:

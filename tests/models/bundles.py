@@ -9,7 +9,9 @@ from annotary.models.baselines import LogisticRegressionAnnotator
 from annotary.models.bundle import Bundle, Provenance
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
 from annotary.models.confidence.held_out import FittedCells, HeldOutCells
+from annotary.models.profile import TrainingProfile
 from annotary.quality.prepare import InputSpec, log_normalize
+from annotary.quality.qc import QualityThresholds
 
 SETTINGS = ConfidenceSettings(conformal_alpha=0.1, min_precision=0.9, ood_rate=0.01)
 
@@ -33,6 +35,13 @@ def make_fitted(n_panel: int = N_PANEL, n_cells: int = 150, *, n_classes: int = 
         codes = rng.integers(n_classes, size=n_cells)
         log_expr = csr_matrix(np.log1p(rng.poisson(1.0, size=(n_cells, n_panel))).astype(np.float32))
     return FittedCells(log_expr=log_expr, codes=codes)
+
+
+def make_profile(n_classes: int, n_panel: int) -> TrainingProfile:
+    thresholds = QualityThresholds(min_genes=20, min_counts=0, max_pct_mito=100.0)
+    return TrainingProfile.measure(
+        make_held_out(n_classes), make_fitted(n_panel, n_classes=n_classes), thresholds
+    )
 
 
 def make_confidence(n_classes: int, n_panel: int) -> Confidence:
@@ -75,4 +84,5 @@ def make_bundle(
         confidence=make_confidence(n_classes, n_panel),
         provenance=provenance or make_provenance(),
         seen_cells=np.array([3, -5, 2**62]),
+        profile=make_profile(n_classes, n_panel),
     )

@@ -18,7 +18,7 @@ FIELDS = ("probabilities", "low_information", "unassigned", "prediction_sets", "
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return make_bundle(("B/π", "NK", "T"), make_spec())
+    return replace(make_bundle(("B/π", "NK", "T"), make_spec()), terms={"NK": "CL:0000623"})
 
 
 @pytest.fixture
@@ -41,10 +41,13 @@ def rewrite(folder, change, *, sealed: bool) -> None:
 
 def test_a_saved_bundle_is_the_same_when_loaded(bundle, folder):
     loaded = load_bundle(folder)
-    for name in ("spec", "label_names", "label_counts", "provenance"):
+    for name in ("spec", "label_names", "label_counts", "provenance", "terms"):
         assert getattr(loaded, name) == getattr(bundle, name), name
     assert loaded.seen_cells.tolist() == [3, -5, 2**62]
     assert loaded.confidence.settings == bundle.confidence.settings
+    assert loaded.profile.thresholds == bundle.profile.thresholds
+    for name in ("confidence_bins", "detection"):
+        np.testing.assert_array_equal(getattr(loaded.profile, name), getattr(bundle.profile, name))
     one, other = annotate(bundle), annotate(loaded)
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -59,6 +62,16 @@ def test_a_bundle_s_files_are_safe_and_say_what_it_is(folder):
     assert manifest["input_spec"]["transform"] == "log1p"
     assert manifest["provenance"]["libraries"] == {"numpy": "2"}
     assert manifest["provenance"]["label_source"] == "cell_type of cells.h5ad"
+
+
+def test_a_bundle_need_not_tell_of_its_cells_or_have_terms(bundle, tmp_path):
+    save_bundle(replace(bundle, profile=None, terms=None), tmp_path / "bundle")
+    manifest = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    assert not {"thresholds", "terms"} & set(manifest)
+    loaded = load_bundle(tmp_path / "bundle")
+    assert loaded.profile is None
+    assert loaded.terms is None
+    np.testing.assert_array_equal(annotate(loaded).probabilities, annotate(bundle).probabilities)
 
 
 def test_whoever_may_read_the_manifest_may_read_every_file(folder):
@@ -101,7 +114,13 @@ def test_a_bundle_s_temperature_keeps_the_labels(bundle):
 
 
 @pytest.mark.parametrize(
-    "name", ["weights/weights.safetensors", "confidence.safetensors", "seen_cells.safetensors"]
+    "name",
+    [
+        "weights/weights.safetensors",
+        "confidence.safetensors",
+        "seen_cells.safetensors",
+        "profile.safetensors",
+    ],
 )
 def test_altered_files_are_refused(folder, name):
     content = bytearray((folder / name).read_bytes())
@@ -117,7 +136,9 @@ def test_missing_weights_are_refused(folder):
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("part", ["input_spec", "confidence", "provenance", "label_names"])
+@pytest.mark.parametrize(
+    "part", ["input_spec", "confidence", "provenance", "label_names", "thresholds", "terms"]
+)
 def test_an_altered_manifest_is_refused(folder, part):
     def change(manifest):
         if part == "label_names":

@@ -40,6 +40,15 @@ def test_a_process_that_was_killed_is_a_warning(log_expr, caplog):
     assert "there is no UMAP, since its process failed: exit code -9" in caplog.text
 
 
+def test_one_that_takes_too_long_is_a_warning_and_is_ended(log_expr, caplog, monkeypatch):
+    monkeypatch.setattr(embedding_process, "LONGEST_SECONDS", 0.01)
+    with caplog.at_level(logging.WARNING, logger="annotary"), open_embedding(seed=3) as process:
+        process.start(log_expr)
+        assert process.get() is None
+    assert "there is no UMAP, since it was not done in 0.01 seconds" in caplog.text
+    assert process._process.returncode == -9
+
+
 def test_an_error_meanwhile_ends_the_process(log_expr):
     started = []
 

@@ -6,13 +6,13 @@ import pytest
 from annotary.errors import CountsError
 from annotary.quality.qc import QualityThresholds, find_common_genes, judge_cells
 
-LOOSE = {"min_genes": 0, "min_counts": 0, "max_pct_mito": 100.0, "n_mads": 0.0}
+LOOSE = {"min_genes": 0, "min_counts": 0, "max_pct_mito": 100.0}
 
 
-def judge(n_genes, depth, pct_mito, **changes) -> list[str]:
+def judge(n_genes, depth, pct_mito, *, n_mads=0.0, **changes) -> list[str]:
     thresholds = QualityThresholds(**LOOSE | changes)
     values = (np.asarray(value, dtype=np.float64) for value in (n_genes, depth, pct_mito))
-    return list(judge_cells(*values, thresholds=thresholds, place="x.h5ad: X"))
+    return list(judge_cells(*values, thresholds=thresholds, n_mads=n_mads, place="x.h5ad: X"))
 
 
 def test_each_threshold_has_its_reason_and_the_first_one_counts():

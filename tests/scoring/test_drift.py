@@ -4,29 +4,34 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
-from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
+from annotary.evaluation.scoring_report import FileRow, GeneRow, LabelRow, make_scoring_report
+from annotary.models.profile import N_BINS
 from annotary.scoring.batch import ScoredFile
+from annotary.scoring.detection import compare_detection
 from annotary.scoring.drift import (
+    CONFIDENCE_KS,
+    GENES_SHIFTED,
     LABELS_JS,
     LABELS_PSI,
     LIMITS,
+    Drift,
     DriftFigure,
     Reference,
     compute_js_distance,
     compute_ks,
+    compute_ks_of_chance,
     compute_psi,
-    judge,
     measure_drift,
 )
 from annotary.scoring.outcome import Outcome
-from annotary.scoring.tally import N_BINS, Tally
+from annotary.scoring.survey import Survey
+from annotary.scoring.tally import Tally
 
 TALLY = Tally(
     label_names=("a", "b"),
@@ -34,6 +39,8 @@ TALLY = Tally(
     confidence=(0,) * (N_BINS - 1) + (100,),
     n_low_information=0,
 )
+SURVEY = Survey(n_expressing=np.array([50, 50, 50, 0]), n_cells=np.array([100, 100, 100, 0]), sample=None)
+"""Half of the cells express each gene; the last is in no file."""
 
 
 def test_the_jensen_shannon_distance_is_scipy_s():
@@ -60,12 +67,23 @@ def test_ks_of_histograms_is_that_of_their_cells():
     assert compute_ks(*shares) == pytest.approx(ks_2samp(one, other).statistic)
 
 
+@pytest.mark.parametrize(("n_cells", "n_reference"), [(20, 2000), (300, 200)])
+def test_chance_rarely_makes_a_larger_distance_of_confidence(n_cells, n_reference):
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(N_BINS))
+    draws = (rng.multinomial(n, shares, size=3000) / n for n in (n_cells, n_reference))
+    found = [compute_ks(one, other) for one, other in zip(*draws, strict=True)]
+    assert np.mean(np.array(found) > compute_ks_of_chance(n_cells, n_reference)) <= 0.002
+
+
 def test_a_model_that_tells_nothing_of_its_training_cells_is_said_to():
-    figures = measure_drift(TALLY, Reference.of(SimpleNamespace()), overlap=1.0)
-    values = {figure.name: figure.level for figure in figures}
-    assert values[LABELS_JS] == values[LABELS_PSI] == "unknown"
-    assert judge(figures) == "ok", "what can be compared is compared"
-    assert judge(figures[:3]) == "unknown"
+    drift = measure_drift(TALLY, SURVEY, Reference(), overlap=1.0)
+    levels = {figure.name: figure.level for figure in drift.figures}
+    unknown = (LABELS_JS, LABELS_PSI, CONFIDENCE_KS, GENES_SHIFTED)
+    assert [levels[name] for name in unknown] == ["unknown"] * 4
+    assert drift.level == "ok", "what can be compared is compared"
+    assert drift.genes is None
+    assert Drift().level == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +92,31 @@ def test_a_model_that_tells_nothing_of_its_training_cells_is_said_to():
 )
 def test_levels(training, overlap, expected):
     reference = Reference(label_shares=np.array(training) / 100)
-    assert judge(measure_drift(TALLY, reference, overlap=overlap)) == expected
+    assert measure_drift(TALLY, SURVEY, reference, overlap=overlap).level == expected
+
+
+def test_confidence_and_genes_that_shift_raise_an_alert_and_the_same_ones_none():
+    sure = np.bincount([N_BINS - 1], minlength=N_BINS) * 500
+    for bins, detection, level in ((sure, 0.5, "ok"), (sure[::-1], 0.5, "alert"), (sure, 0.9, "alert")):
+        reference = Reference(
+            confidence=bins, detection=np.full(4, detection, dtype=np.float32), panel=("a", "b", "c", "d")
+        )
+        drift = measure_drift(TALLY, SURVEY, reference, overlap=1.0)
+        assert drift.level == level
+        outcome = Outcome(model="m", run_id="r", files=[], drift=drift)
+        assert outcome.measure()["genes_shifted"] == (3 if detection == 0.9 else 0)
+        assert json.loads(outcome.to_json())["genes_shifted"] == (["a", "b", "c"] if detection == 0.9 else [])
+
+
+def test_a_gene_is_shifted_beyond_a_little_and_beyond_chance():
+    expected = np.array([0.5, 0.5, 0.5, 0.5], dtype=np.float32)
+    many = Survey(np.array([500, 650, 720, 0]), np.array([1000, 1000, 1000, 0]), sample=None)
+    found = compare_detection(many, expected, ("same", "near", "far", "lacking"))
+    assert list(found.table.index) == ["far", "near", "same"], "a gene that no file has is another figure"
+    assert found.list_shifted(5) == ["far"]
+    assert (found.n_shifted, found.share_shifted) == (1, pytest.approx(1 / 3))
+    few = Survey(np.array([5, 7, 8, 0]), np.array([10, 10, 10, 0]), sample=None)
+    assert compare_detection(few, expected, ("same", "near", "far", "lacking")).n_shifted == 0
 
 
 def test_limits_are_ordered():
@@ -92,7 +134,7 @@ def test_tallies_add_up_and_survive_the_ledger():
 @pytest.mark.parametrize(("fails", "code"), [(True, 4), (False, 0)])
 def test_drift_decides_the_exit_code_where_it_is_asked_for(fails, code):
     known = ScoredFile("a.h5ad", "known", outputs=(Path("a"),))
-    drift = [DriftFigure(LABELS_PSI, 2.0, 0.2, 0.5)]
+    drift = Drift(figures=(DriftFigure(LABELS_PSI, 2.0, 0.2, 0.5),))
     outcome = Outcome(model="m", run_id="r", files=[known], drift=drift, fails_on_drift=fails)
     assert outcome.exit_code == code
     failed = replace(outcome, files=[known, ScoredFile("b.h5ad", "failed")])
@@ -112,9 +154,13 @@ def test_the_page_escapes_every_text_and_loads_nothing():
             FileRow(evil, "annotated", 3, 0.5, 1.0, evil),
             FileRow("bad.h5ad", "failed", 0, None, 0.0, "bad"),
         ],
+        held_out=[0, 2, 1],
+        genes=[GeneRow(evil, 0.25, 0.75)],
+        umap=b"picture",
     )
     assert "<script" not in page
-    assert not re.search(r"(src|href)=", page)
+    assert re.findall(r"""(?:src|href)=["'](.{0,22})""", page) == ["data:image/png;base64,"]
+    assert "75.0 %" in page
     assert "default-src 'none'" in page
     assert page.count("not known") == 2
     assert page.index("bad.h5ad") < page.index("annotated</td>"), "failures come first"

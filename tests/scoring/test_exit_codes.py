@@ -9,7 +9,7 @@ import pytest
 from annotary import cli
 from annotary.errors import InputFileError
 from annotary.scoring.batch import ScoredFile
-from annotary.scoring.drift import LABELS_PSI, DriftFigure
+from annotary.scoring.drift import LABELS_PSI, Drift, DriftFigure
 from annotary.scoring.outcome import Outcome
 
 KNOWN = ScoredFile("a.h5ad", "known", outputs=(Path("a.annotated.h5ad"),), details={"n_cells": 3})
@@ -20,15 +20,15 @@ FAILED = ScoredFile(
     reason="b.h5ad needs counts",
     error=InputFileError("b.h5ad", expected="counts", found="none", remedy="Give counts."),
 )
-ALERT = [DriftFigure(LABELS_PSI, 2.0, 0.2, 0.5)]
+ALERT = Drift(figures=(DriftFigure(LABELS_PSI, 2.0, 0.2, 0.5),))
 
 
 @pytest.mark.parametrize(
     ("files", "drift", "expected"),
     [
-        ([KNOWN, WAITING], [], 0),
-        ([], [], 0),
-        ([FAILED], [], 2),
+        ([KNOWN, WAITING], Drift(), 0),
+        ([], Drift(), 0),
+        ([FAILED], Drift(), 2),
         ([KNOWN, FAILED], ALERT, 3),
         ([KNOWN], ALERT, 4),
     ],

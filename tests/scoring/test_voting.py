@@ -1,16 +1,20 @@
 """Majority voting gives what CellTypist gives, on clusters that are given or found."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
-from scoring_lab import Lab
+from scoring_lab import BUNDLE, Lab
 
 from annotary import keys
+from annotary.data.ontology import read_terms
 from annotary.errors import InputFileError
 from annotary.scoring import over_clustering
-from annotary.scoring.ontology import map_terms, read_terms
+from annotary.scoring.ontology import map_terms
+from annotary.scoring.outcome import make_key
 from annotary.scoring.over_clustering import choose_resolution, over_cluster
 from annotary.scoring.voting import HETEROGENEOUS, vote
 
@@ -95,19 +99,28 @@ def test_voted_columns_are_in_the_file_under_the_prefix(tmp_path):
     assert lab.score(cluster_key="none", majority_voting=True) == {"a.h5ad": "failed"}
 
 
-def test_terms_come_from_a_table_and_are_unknown_elsewhere(tmp_path):
+def test_terms_are_those_that_the_model_keeps_and_unknown_elsewhere(tmp_path):
     table = tmp_path / "terms.csv"
-    table.write_text("label,cell_type_ontology_term_id\nB cell,CL:0000236\nT cell,\n")
+    table.write_text("label,cell_type_ontology_term_id\nB cell, CL:0000236\nT cell,\nNK cell,unknown\n")
+    assert read_terms(table) == {"B cell": "CL:0000236"}
     labels = pd.Categorical(["B cell", "NK cell", "T cell"])
     assert list(map_terms(labels, read_terms(table))) == ["CL:0000236", "unknown", "unknown"]
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, bundle=replace(BUNDLE, terms=read_terms(table)))
     lab.add("a.h5ad")
-    assert lab.score(ontology=str(table)) == {"a.h5ad": "annotated"}
+    assert lab.score() == {"a.h5ad": "annotated"}
     after = anndata.read_h5ad(lab.output / "a.annotated.h5ad")
     is_b = after.obs[keys.PREDICTED_LABELS] == "B cell"
     assert (after.obs[keys.ONTOLOGY_TERM] == np.where(is_b, "CL:0000236", "unknown")).all()
-    table.write_text("label,cell_type_ontology_term_id\nB cell,CL:0000237\n")
-    assert lab.score(ontology=str(table)) == {"a.h5ad": "annotated"}, "the table decides what is written"
+    assert after.obs[keys.ONTOLOGY_TERM].dtype == "category"
+
+
+def test_a_table_in_place_of_the_model_s_decides_what_is_written(tmp_path):
+    table, lab = tmp_path / "terms.csv", Lab(tmp_path)
+    keys_of = set()
+    for term in ("CL:0000236", "CL:0000237"):
+        table.write_text(f"label,cell_type_ontology_term_id\nB cell,{term}\n")
+        keys_of.add(make_key(("model", "1"), lab.configure(ontology=str(table))))
+    assert len(keys_of) == 2
 
 
 @pytest.mark.parametrize(

@@ -233,14 +233,36 @@ class TestScoring:
         assert record["model_version"] == resolve_alias("cell-annotator", "champion").number
 
     def test_a_run_tells_labels_drift_and_files(self, champion):
-        write_cells(champion / "query.h5ad", n_cells=40, seed=3)
+        simulate_cells()[:40].write_h5ad(champion / "query.h5ad")
         outcome = score(ScoreConfig(input=str(champion / "query.h5ad"), output=str(champion / "scored")))
         run = mlflow.get_run(outcome.run_id)
         assert run.data.tags["drift"] in ("ok", "warn", "alert", "unknown")
         assert run.data.metrics["cells_annotated"] == 40
+        compared = {"confidence_ks", "panel_genes_shifted", "label_shares_psi"}
+        assert {f"drift.{name}" for name in compared} <= set(run.data.metrics)
+        assert run.data.metrics["genes_shifted"] == 0, "the cells are like those of training"
+        assert run.data.metrics["cells_poor_quality"] == 0
+        genes = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/tables/gene_detection.csv")
+        assert genes.startswith("gene,in_training,found,is_shifted")
         page = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/scoring.html")
         assert "query.h5ad" in page
+        assert "data:image" not in page, "a UMAP is drawn only where it is asked for"
         assert json.loads(outcome.to_json())["files"][0]["n_cells"] == 40
+
+    def test_another_table_of_terms_replaces_the_model_s_and_a_wrong_one_ends_the_run(self, champion):
+        write_cells(champion / "query.h5ad", n_cells=40, seed=3)
+        table = champion / "terms.csv"
+        table.write_text("label,cell_type_ontology_term_id\nB cell,CL:0000236\n")
+        config = ScoreConfig(
+            input=str(champion / "query.h5ad"), output=str(champion / "with_terms"), ontology=str(table)
+        )
+        [scored] = score(config).files
+        obs = anndata.read_h5ad(scored.target).obs
+        is_b = obs["predicted_labels"] == "B cell"
+        assert (obs["cell_type_ontology_term_id"] == np.where(is_b, "CL:0000236", "unknown")).all()
+        table.write_text("label,cell_type_ontology_term_id\nB cell,236\n")
+        with pytest.raises(InputFileError, match="the term '236'"):
+            score(config)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from annotary.data.dataset import read_dataset
 from annotary.errors import OutputError
 from annotary.ledger import OUTSIDE
 from annotary.promotions import read_ledger
+from annotary.quality.qc import QualityThresholds
 from annotary.registry import fetch_bundle, find_alias, load, resolve_alias
 from annotary.scoring.records import read_record
 from annotary.stages.listing import list_models, list_promotions
@@ -212,6 +213,22 @@ def test_every_bundle_says_what_it_was_made_from(outcome, main_config):
         network = one.candidate.kind in NETWORKS
         assert bundle.spec.transform == ("counts" if network else "log1p")
         assert sum(bundle.label_counts) == pytest.approx(0.8 * 240, abs=4)
+        profile, n_held_out = bundle.profile, 0.1 if network else 0.8
+        assert profile.thresholds == QualityThresholds(min_genes=20, min_counts=0, max_pct_mito=100.0)
+        assert profile.confidence_bins.sum() == pytest.approx(n_held_out * 240, abs=4)
+        assert profile.detection.shape == (len(bundle.spec.gene_ids),)
+        assert 0 < profile.detection.mean() < 1
+        assert bundle.terms == {"B cell": "CL:0000236", "T cell": "CL:0000084"}
+
+
+def test_the_champion_s_terms_are_in_the_annotated_file(outcome):
+    obs = anndata.read_h5ad(outcome.scored[0].target).obs
+    terms = obs.groupby("predicted_labels", observed=True)["cell_type_ontology_term_id"].unique()
+    assert {label: list(found) for label, found in terms.items()} == {
+        "B cell": ["CL:0000236"],
+        "NK cell": ["unknown"],
+        "T cell": ["CL:0000084"],
+    }
 
 
 def test_all_candidates_are_versions_and_the_best_was_challenger(outcome, main_config):

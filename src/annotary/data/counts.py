@@ -67,13 +67,16 @@ def validate_counts(counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_
 
 def count_genes_per_cell(counts: csr_matrix) -> np.ndarray:
     """Count the genes that each cell expresses, ``(n_cells,)``."""
+    if counts.data.all():  # many times as fast
+        return np.diff(counts.indptr)
     expressed = np.concatenate([[0], np.cumsum(counts.data > 0)])
     return expressed[counts.indptr[1:]] - expressed[counts.indptr[:-1]]
 
 
 def count_cells_per_gene(counts: csr_matrix) -> np.ndarray:
     """Count the cells that express each gene, ``(n_genes,)``."""
-    return np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+    expressed = counts.indices if counts.data.all() else counts.indices[counts.data > 0]
+    return np.bincount(expressed, minlength=counts.shape[1])
 
 
 def sum_depth(counts: csr_matrix) -> np.ndarray:

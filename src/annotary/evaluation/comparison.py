@@ -11,7 +11,8 @@ from annotary.models.bundle import Annotation, Bundle
 
 def annotate_cells(bundle: Bundle, dataset: Dataset, cells: LabelledCells, *, device: str) -> Annotation:
     """Annotate cells of a dataset."""
-    return bundle.annotate_checked(cells.counts, dataset.var.index, depth=cells.depth, device=device)
+    prepared = bundle.spec.prepare(cells.counts, dataset.var.index, depth=cells.depth)
+    return bundle.annotate_prepared(prepared, device=device)
 
 
 def check_comparable(champion: Bundle, dataset: Dataset, *, model_name: str) -> None:

@@ -1,5 +1,6 @@
 """A run of scoring on one page: files, labels, confidence, and how far they are from the training cells."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,6 +64,15 @@ class FileRow:
     reason: str
 
 
+@dataclass(frozen=True)
+class GeneRow:
+    """A gene: the share of the training cells, and of the cells, that express it."""
+
+    name: str
+    in_training: float
+    found: float
+
+
 def make_scoring_report(
     title: str,
     facts: dict[str, str],
@@ -71,6 +81,9 @@ def make_scoring_report(
     confidence: Sequence[int],
     drift: Sequence[Comparison],
     files: Sequence[FileRow],
+    held_out: Sequence[int] = (),
+    genes: Sequence[GeneRow] = (),
+    umap: bytes | None = None,
 ) -> str:
     """Write a run's report as one HTML page that needs no other file.
 
@@ -88,19 +101,33 @@ def make_scoring_report(
         Comparison with the training cells.
     files
         What became of each file; the first 500 are shown, failures before the others.
+    held_out
+        Known cells that the model was not fitted to, in the same bins; empty where it does not tell.
+    genes
+        Genes that are found otherwise than in the training cells.
+    umap
+        Picture of a sample of the cells, PNG.
 
     Returns
     -------
     HTML; every text is escaped, and the page runs no script and loads nothing.
     """
-    largest = max(confidence, default=0) or 1
+    histograms = {"These cells": confidence, "Known cells that the model was not fitted to": held_out}
     ordered = sorted(files, key=lambda one: one.status != "failed")
     return _PAGES.get_template(_TEMPLATE).render(
         title=title,
         facts=facts,
         labels=labels,
-        bins=[count / largest for count in confidence],
+        histograms={caption: _scale(counts) for caption, counts in histograms.items() if len(counts)},
+        genes=genes,
+        umap=base64.b64encode(umap).decode() if umap else "",
         drift=drift,
         files=ordered[:_MOST_FILES],
         n_more=max(len(files) - _MOST_FILES, 0),
     )
+
+
+def _scale(counts: Sequence[int]) -> list[float]:
+    """Scale bars to the largest, 0 to 1."""
+    largest = max(counts) or 1
+    return [count / largest for count in counts]

@@ -1,6 +1,6 @@
 """A model with everything that scoring needs, and what it says of cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -13,7 +13,8 @@ from annotary.data.genes import check_overlap, clean_gene_ids
 from annotary.errors import CountsError
 from annotary.models.base import Annotator
 from annotary.models.confidence.confidence import Confidence
-from annotary.quality.prepare import InputSpec, log_normalize
+from annotary.models.profile import TrainingProfile
+from annotary.quality.prepare import InputSpec, PreparedCells, log_normalize
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,10 @@ class Bundle:
     seen_cells
         Hashes of the cells it was trained or tuned on, ``(n_seen,)``, int64, as
         :func:`annotary.data.hashing.hash_cell_ids` gives them.
+    profile
+        What its cells looked like; None where the model does not tell.
+    terms
+        Cell Ontology's term of each label that has one; None where no table of them was given.
     """
 
     model: Annotator
@@ -123,6 +128,8 @@ class Bundle:
     confidence: Confidence
     provenance: Provenance
     seen_cells: np.ndarray
+    profile: TrainingProfile | None = None
+    terms: Mapping[str, str] | None = None
 
     def annotate(
         self,
@@ -164,22 +171,14 @@ class Bundle:
         cell_ids = pd.RangeIndex(counts.shape[0])
         validate_counts(counts, place="counts", cell_ids=cell_ids, gene_ids=gene_ids)
         check_overlap(gene_ids, self.spec.panel, min_overlap=self.spec.min_overlap, place="counts")
-        return self.annotate_checked(counts, gene_ids, depth=depth, device=device)
-
-    def annotate_checked(
-        self,
-        counts: csr_matrix,
-        gene_ids: pd.Index,
-        *,
-        depth: np.ndarray | None = None,
-        device: str = "auto",
-    ) -> Annotation:
-        """Annotate counts that were validated, and genes that were matched, where they were read.
-
-        Parameters and result are those of :meth:`annotate`; a file's chunks go this way,
-        so that nothing is checked twice.
-        """
         cells = self.spec.prepare(counts, gene_ids, depth=depth)
+        return self.annotate_prepared(cells, device=device)
+
+    def annotate_prepared(self, cells: PreparedCells, *, device: str = "auto") -> Annotation:
+        """Annotate cells that ``spec`` prepared from counts and genes that were checked where they were read.
+
+        A file's chunks go this way, so that nothing is checked twice.
+        """
         confidence = self.confidence
         probabilities = confidence.calibrate(self.model.predict_proba(cells, device=device))
         log_expr = log_normalize(cells, target_sum=self.spec.target_sum)

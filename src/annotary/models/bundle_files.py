@@ -5,7 +5,11 @@ asked for, provenance, and the SHA-256 of every other file and of itself. ``weig
 model saved, ``confidence.safetensors`` temperature, thresholds and limits, ``seen_cells.safetensors``
 which cells the model has seen. Nothing in it is a pickle.
 
-A format, once released, is read for ever: another one gets another number and a reader of its own.
+A bundle may also have the quality thresholds of its cells and ``profile.safetensors``, their confidence and
+their genes' detection, and the labels' terms of the Cell Ontology.
+
+A format, once released, is read for ever: another one gets another number and a reader of its own. What a
+bundle may have or not is no other format.
 """
 
 import json
@@ -22,13 +26,16 @@ from annotary.errors import BundleError
 from annotary.models.bundle import Bundle, Provenance
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
 from annotary.models.kinds import KINDS, find_class
+from annotary.models.profile import TrainingProfile
 from annotary.quality.prepare import InputSpec
+from annotary.quality.qc import QualityThresholds
 
 FORMAT = 2
 MANIFEST = "bundle.json"
 
 _WEIGHTS = "weights"
 _CONFIDENCE_FILE = "confidence.safetensors"
+_PROFILE_FILE = "profile.safetensors"
 _SEEN_FILE = "seen_cells.safetensors"
 _SEEN_CELLS = "seen_cells"
 _OWN_HASH = "manifest_sha256"
@@ -41,6 +48,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     bundle.model.save(weights)
     save_file(bundle.confidence.to_arrays(), folder / _CONFIDENCE_FILE)
     save_file({_SEEN_CELLS: np.ascontiguousarray(bundle.seen_cells)}, folder / _SEEN_FILE)
+    if bundle.profile:
+        save_file(bundle.profile.to_arrays(), folder / _PROFILE_FILE)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "format": FORMAT,
@@ -51,12 +60,23 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "panel_hash": bundle.spec.panel_hash,
         "confidence": asdict(bundle.confidence.settings),
         "provenance": asdict(bundle.provenance),
+        **_describe_options(bundle),
         "sha256": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
     }
     (folder / MANIFEST).write_text(json.dumps(seal_manifest(manifest), indent=1))
     # safetensors lets nobody but the owner read its files; a shared artifact store has other readers.
     for path in files:
         path.chmod((folder / MANIFEST).stat().st_mode)
+
+
+def _describe_options(bundle: Bundle) -> dict[str, Any]:
+    """Describe what a bundle need not have."""
+    said: dict[str, Any] = {}
+    if bundle.profile:
+        said["thresholds"] = asdict(bundle.profile.thresholds)
+    if bundle.terms is not None:
+        said["terms"] = dict(bundle.terms)
+    return said
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -132,7 +152,17 @@ def _read_format_2(folder: Path, manifest: dict[str, Any]) -> Bundle:
         ),
         provenance=Provenance(**manifest["provenance"]),
         seen_cells=load_file(folder / _SEEN_FILE)[_SEEN_CELLS],
+        profile=_read_profile(folder, manifest),
+        terms=manifest.get("terms"),
     )
+
+
+def _read_profile(folder: Path, manifest: dict[str, Any]) -> TrainingProfile | None:
+    """Read what a model tells of its cells; None where it does not."""
+    if _PROFILE_FILE not in manifest["sha256"]:
+        return None
+    thresholds = QualityThresholds(**manifest["thresholds"])
+    return TrainingProfile.from_arrays(load_file(folder / _PROFILE_FILE), thresholds)
 
 
 _READERS: dict[int, Callable[[Path, dict[str, Any]], Bundle]] = {2: _read_format_2}

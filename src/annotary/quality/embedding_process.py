@@ -13,6 +13,9 @@ from scipy.sparse import csr_matrix, load_npz, random_array, save_npz
 
 from annotary.log import warn
 
+LONGEST_SECONDS = 120
+"""No picture is worth more waiting."""
+
 _CELLS_NAME = "cells.npz"
 _POSITIONS_NAME = "positions.npy"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -48,8 +51,12 @@ class EmbeddingProcess:
             print(file=self._process.stdin, flush=True)
 
     def get(self) -> np.ndarray | None:
-        """Wait for the positions, ``(n_cells, 2)``; None, with a warning, where the process failed."""
-        _, said = self._process.communicate()
+        """Wait for the positions, ``(n_cells, 2)``; None, with a warning, where there are none in time."""
+        try:
+            _, said = self._process.communicate(timeout=LONGEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            warn(f"there is no UMAP, since it was not done in {LONGEST_SECONDS} seconds")
+            return None
         if self._process.returncode == 0:
             return np.load(self._folder / _POSITIONS_NAME)
         last = said.strip().splitlines()[-1] if said.strip() else f"exit code {self._process.returncode}"

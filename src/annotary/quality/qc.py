@@ -19,15 +19,39 @@ class QualityThresholds:
         Fewest expressed genes and counts.
     max_pct_mito
         Largest share of mitochondrial counts, percent.
-    n_mads
-        Most median absolute deviations from the median of log1p counts, of log1p
-        genes, and above that of the mitochondrial share; 0 takes none.
     """
 
     min_genes: int
     min_counts: int
     max_pct_mito: float
-    n_mads: float
+
+
+def find_flaws(
+    n_genes: np.ndarray, depth: np.ndarray, pct_mito: np.ndarray, *, thresholds: QualityThresholds
+) -> dict[str, np.ndarray]:
+    """Find the cells that fail each threshold.
+
+    Parameters
+    ----------
+    n_genes, depth, pct_mito
+        Expressed genes, counts, and mitochondrial percent of each cell, ``(n_cells,)``.
+    thresholds
+        What a good cell has.
+
+    Returns
+    -------
+    Each flaw that a threshold asks for, and the cells with it, ``(n_cells,)``.
+    """
+    flaws = {}
+    if thresholds.min_genes:
+        flaws[f"fewer than {thresholds.min_genes} genes"] = n_genes < thresholds.min_genes
+    if thresholds.min_counts:
+        flaws[f"fewer than {thresholds.min_counts} counts"] = depth < thresholds.min_counts
+    flaws["no counts"] = depth <= 0
+    if thresholds.max_pct_mito < 100:
+        far_up = f"more than {thresholds.max_pct_mito:g} % mitochondrial"
+        flaws[far_up] = pct_mito > thresholds.max_pct_mito
+    return flaws
 
 
 def judge_cells(
@@ -36,6 +60,7 @@ def judge_cells(
     pct_mito: np.ndarray,
     *,
     thresholds: QualityThresholds,
+    n_mads: float = 0.0,
     place: str,
 ) -> np.ndarray:
     """Say what is wrong with each cell.
@@ -46,6 +71,9 @@ def judge_cells(
         Expressed genes, counts, and mitochondrial percent of each cell, ``(n_cells,)``.
     thresholds
         What a good cell has.
+    n_mads
+        Most median absolute deviations from the median of log1p counts, of log1p
+        genes, and above that of the mitochondrial share; 0 takes none.
     place
         File and element, for the message.
 
@@ -59,18 +87,13 @@ def judge_cells(
         If no cell is good.
     """
     reasons = np.full(len(n_genes), "", dtype=object)
-    checks = {
-        f"fewer than {thresholds.min_genes} genes": n_genes < thresholds.min_genes,
-        f"fewer than {thresholds.min_counts} counts": depth < thresholds.min_counts,
-        "no counts": depth <= 0,
-        f"more than {thresholds.max_pct_mito:g} % mitochondrial": pct_mito > thresholds.max_pct_mito,
-    }
-    if thresholds.n_mads:
-        far = f"more than {thresholds.n_mads:g} MADs from the median"
+    checks = find_flaws(n_genes, depth, pct_mito, thresholds=thresholds)
+    if n_mads:
+        far = f"more than {n_mads:g} MADs from the median"
         checks |= {
-            f"counts {far}": np.abs(_measure_mads(np.log1p(depth))) > thresholds.n_mads,
-            f"genes {far}": np.abs(_measure_mads(np.log1p(n_genes))) > thresholds.n_mads,
-            f"mitochondrial share {far}": _measure_mads(pct_mito) > thresholds.n_mads,
+            f"counts {far}": np.abs(_measure_mads(np.log1p(depth))) > n_mads,
+            f"genes {far}": np.abs(_measure_mads(np.log1p(n_genes))) > n_mads,
+            f"mitochondrial share {far}": _measure_mads(pct_mito) > n_mads,
         }
     for reason, is_bad in checks.items():
         reasons[is_bad & (reasons == "")] = reason

@@ -1,20 +1,20 @@
 """Annotating one file: counts in row chunks, labels and probabilities out."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from pandas.api.types import union_categoricals
 
-from annotary.data.genes import count_shared
+from annotary import keys
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.obs import read_depth
 from annotary.models.bundle import Annotation, Bundle
-from annotary.progress import track
-from annotary.scoring.reading_ahead import read_ahead
+from annotary.scoring.cell_quality import PASS
+from annotary.scoring.chunks import FileChunks
+from annotary.scoring.survey import Survey
 
 CHUNK_SIZE = 2048
 FEW_GENES = 5000
@@ -43,6 +43,8 @@ class AnnotatedCells:
         What a person should know of the input.
     more_columns
         What else is known of each cell, by the name of its column, each ``(n_cells,)``.
+    survey
+        Which genes the cells express, and some of the cells; None where they came from no file.
     """
 
     cell_ids: pd.Index
@@ -52,6 +54,7 @@ class AnnotatedCells:
     n_panel_genes_found: int
     warnings: tuple[str, ...]
     more_columns: Mapping[str, pd.Categorical] = field(default_factory=dict)
+    survey: Survey | None = None
 
     @property
     def predicted_labels(self) -> pd.Categorical:
@@ -60,6 +63,7 @@ class AnnotatedCells:
 
     def measure(self) -> dict[str, int | float]:
         """Measure the annotation: cells, mean confidence (0 to 1), flagged cells, panel genes found."""
+        quality = self.more_columns.get(keys.QUALITY)
         return {
             "n_cells": len(self.cell_ids),
             "mean_confidence": float(np.mean(self.annotation.confidence, dtype=np.float64)),
@@ -67,6 +71,7 @@ class AnnotatedCells:
             "n_unassigned": int(self.annotation.unassigned.sum()),
             "n_ood": int(self.annotation.ood.sum()),
             "n_panel_genes_found": self.n_panel_genes_found,
+            **({} if quality is None else {"n_poor_quality": int((quality != PASS).sum())}),
         }
 
 
@@ -80,6 +85,7 @@ def annotate_file(
     chunk_size: int = CHUNK_SIZE,
     shown_as: Path | None = None,
     scratch: Path | None = None,
+    is_sampled: bool = False,
 ) -> AnnotatedCells:
     """Annotate every cell of an h5ad file.
 
@@ -101,6 +107,8 @@ def annotate_file(
         Name of the file in messages, where ``path`` is a temporary copy.
     scratch
         Folder for a working copy of counts that are stored by gene; None takes the system's.
+    is_sampled
+        Whether some of the cells are kept for a picture.
 
     Raises
     ------
@@ -112,39 +120,31 @@ def annotate_file(
     with open_counts(
         path, counts_layer=counts_layer, depth_key=depth_key, shown_as=shown_as, scratch=scratch
     ) as counts_file:
-        gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
-        n_found = count_shared(gene_ids, bundle.spec.panel)
-        depth = read_depth(counts_file, depth_key)
-        annotation = _annotate_chunks(
-            counts_file,
-            lambda counts, rows: bundle.annotate_checked(
-                counts, gene_ids, depth=None if depth is None else depth[rows], device=device
-            ),
-            chunk_size=chunk_size,
+        chunks = FileChunks(
+            bundle,
+            bundle.spec.match_genes(counts_file.var, place=counts_file.place),
+            depth=read_depth(counts_file, depth_key),
+            device=device,
+            source=str(shown_as or path) if is_sampled else "",
         )
-        return AnnotatedCells(
-            cell_ids=counts_file.obs.index,
-            label_names=bundle.label_names,
-            annotation=annotation,
-            place=counts_file.place,
-            n_panel_genes_found=n_found,
-            warnings=tuple(_list_warnings(counts_file, bundle, n_found=n_found, has_depth=depth is not None)),
-        )
+        chunks.annotate_all(counts_file, chunk_size)
+        return _collect(chunks, counts_file, bundle)
 
 
-def _annotate_chunks(
-    counts_file: CountsFile, annotate: Callable[[csr_matrix, slice], Annotation], *, chunk_size: int
-) -> Annotation:
-    """Annotate all cells chunk by chunk, while the next chunk is read and checked."""
-    parts = []
-    with (
-        track(None, counts_file.path.name, total=counts_file.n_cells, unit="cell") as bar,
-        contextlib.closing(read_ahead(counts_file.iter_chunks(chunk_size))) as chunks,
-    ):
-        for start, counts in chunks:
-            parts.append(annotate(counts, slice(start, start + counts.shape[0])))
-            bar.update(counts.shape[0])
-    return Annotation.join(parts)
+def _collect(chunks: FileChunks, counts_file: CountsFile, bundle: Bundle) -> AnnotatedCells:
+    """Put a file's chunks together."""
+    n_found = int(chunks.has_gene.sum())
+    warnings = _list_warnings(counts_file, bundle, n_found=n_found, has_depth=chunks.depth is not None)
+    return AnnotatedCells(
+        cell_ids=counts_file.obs.index,
+        label_names=bundle.label_names,
+        annotation=Annotation.join(chunks.annotations),
+        place=counts_file.place,
+        n_panel_genes_found=n_found,
+        warnings=tuple(warnings),
+        more_columns={keys.QUALITY: union_categoricals(chunks.flags)} if chunks.flags else {},
+        survey=chunks.survey,
+    )
 
 
 def _list_warnings(

@@ -1,24 +1,28 @@
 """How far a batch is from the cells that its model was trained on."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
 from annotary.models.bundle import Bundle
-from annotary.scoring.tally import N_BINS, Tally
+from annotary.scoring.detection import GeneShift, compare_detection
+from annotary.scoring.survey import Survey
+from annotary.scoring.tally import Tally
 
 Level = Literal["ok", "warn", "alert", "unknown"]
 
 LABELS_JS, LABELS_PSI = "label_shares_jensen_shannon", "label_shares_psi"
 CONFIDENCE_KS = "confidence_ks"
-GENES_MISSING, POOR_CELLS = "panel_genes_missing", "poor_cells"
+GENES_MISSING, GENES_SHIFTED = "panel_genes_missing", "panel_genes_shifted"
+POOR_CELLS = "poor_cells"
 
 LIMITS = {
     LABELS_JS: (0.2, 0.4),
     LABELS_PSI: (0.2, 0.5),
     CONFIDENCE_KS: (0.2, 0.4),
     GENES_MISSING: (0.1, 0.3),
+    GENES_SHIFTED: (0.1, 0.3),
     POOR_CELLS: (0.05, 0.2),
 }
 """From where on a figure is worth a warning, and an alert.
@@ -29,6 +33,8 @@ others are conventions of this project: tissues differ in their cells without an
 
 _FLOOR = 1e-4
 _ORDER: tuple[Level, ...] = ("unknown", "ok", "warn", "alert")
+_CHANCE_KS = 1.95
+"""Times the square root of 1/n + 1/m, what chance alone exceeds in 1 of 1,000 comparisons (Smirnov 1948)."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +46,27 @@ class Reference:
     label_shares
         Share of each label, ``(n_classes,)``.
     confidence
-        Share of held-out cells in each bin of confidence, ``(N_BINS,)``.
+        Held-out cells in each bin of confidence, ``(N_BINS,)``.
+    detection
+        Share of cells that express each panel gene, ``(n_panel,)``.
+    panel
+        The panel genes, ``(n_panel,)``.
     """
 
     label_shares: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    detection: np.ndarray | None = None
+    panel: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "Reference":
+    def of(cls, bundle: Bundle) -> Self:
         """Take what a model tells."""
-        counts = getattr(bundle, "label_counts", None)
-        bins = getattr(bundle, "confidence_bins", None)
+        profile = bundle.profile
         return cls(
-            label_shares=None if counts is None else _to_shares(counts),
-            confidence=None if bins is None or len(bins) != N_BINS else _to_shares(bins),
+            label_shares=_to_shares(bundle.label_counts),
+            confidence=None if profile is None else profile.confidence_bins,
+            detection=None if profile is None else profile.detection,
+            panel=bundle.spec.gene_ids,
         )
 
 
@@ -86,37 +99,58 @@ class DriftFigure:
         return "warn" if self.value >= self.warn else "ok"
 
 
-def measure_drift(tally: Tally, reference: Reference, *, overlap: float) -> list[DriftFigure]:
+@dataclass(frozen=True)
+class Drift:
+    """All comparisons of a batch with the training cells.
+
+    Attributes
+    ----------
+    figures
+        Figures with their limits.
+    genes
+        How often each panel gene was found, beside the training cells; None where the model does not tell.
+    """
+
+    figures: tuple[DriftFigure, ...] = ()
+    genes: GeneShift | None = None
+
+    @property
+    def level(self) -> Level:
+        """Level of the worst figure; ``unknown`` where nothing could be compared."""
+        return max((figure.level for figure in self.figures), key=_ORDER.index, default="unknown")
+
+
+def measure_drift(tally: Tally, survey: Survey, reference: Reference, *, overlap: float) -> Drift:
     """Compare a batch with the training cells.
 
     Parameters
     ----------
-    tally
+    tally, survey
         The batch.
     reference
         What is known of the training cells.
     overlap
         Smallest share of the panel that a file has, 0 to 1.
     """
-    shares, bins = _to_shares(tally.label_counts), _to_shares(tally.confidence)
-    values: dict[str, float | None] = {
-        LABELS_JS: None,
-        LABELS_PSI: None,
-        CONFIDENCE_KS: None,
-        GENES_MISSING: 1.0 - overlap,
-        POOR_CELLS: tally.n_low_information / max(tally.n_cells, 1),
-    }
+    shares = _to_shares(tally.label_counts)
+    values: dict[str, float | None] = dict.fromkeys(LIMITS)
+    limits = dict(LIMITS)
+    values[GENES_MISSING] = 1.0 - overlap
+    values[POOR_CELLS] = tally.n_low_information / max(tally.n_cells, 1)
     if reference.label_shares is not None:
         values[LABELS_JS] = compute_js_distance(shares, reference.label_shares)
         values[LABELS_PSI] = compute_psi(shares, reference.label_shares)
     if reference.confidence is not None:
-        values[CONFIDENCE_KS] = compute_ks(bins, reference.confidence)
-    return [DriftFigure(name, value, *LIMITS[name]) for name, value in values.items()]
-
-
-def judge(figures: list[DriftFigure]) -> Level:
-    """Give the level of the worst figure; ``unknown`` where nothing could be compared."""
-    return max((figure.level for figure in figures), key=_ORDER.index, default="unknown")
+        values[CONFIDENCE_KS] = compute_ks(_to_shares(tally.confidence), _to_shares(reference.confidence))
+        chance = compute_ks_of_chance(tally.n_cells, int(reference.confidence.sum()))
+        warn, alert = LIMITS[CONFIDENCE_KS]
+        limits[CONFIDENCE_KS] = max(warn, chance), max(alert, chance)
+    genes = None
+    if reference.detection is not None:
+        genes = compare_detection(survey, reference.detection, reference.panel)
+        values[GENES_SHIFTED] = genes.share_shifted
+    figures = (DriftFigure(name, value, *limits[name]) for name, value in values.items())
+    return Drift(figures=tuple(figures), genes=genes)
 
 
 def compute_js_distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -137,6 +171,11 @@ def compute_psi(found: np.ndarray, expected: np.ndarray) -> float:
 def compute_ks(one: np.ndarray, other: np.ndarray) -> float:
     """Compute the Kolmogorov-Smirnov distance of two histograms with the same bins, 0 to 1."""
     return float(np.abs(np.cumsum(one) - np.cumsum(other)).max())
+
+
+def compute_ks_of_chance(n_cells: int, n_reference: int) -> float:
+    """Compute the distance that two samples of the same distribution exceed in 1 of 1,000 cases."""
+    return _CHANCE_KS * float(np.sqrt(1 / max(n_cells, 1) + 1 / max(n_reference, 1)))
 
 
 def _to_shares(counts: object) -> np.ndarray:

@@ -91,12 +91,10 @@ def annotate_table(
     parts = []
     for start in range(0, max(len(genes), 1), chunk_size):
         rows = slice(start, start + chunk_size)
-        counts = _read_counts(genes.iloc[rows])
-        parts.append(
-            bundle.annotate_checked(
-                counts, gene_ids, depth=None if depth is None else depth[rows], device=device
-            )
+        cells = bundle.spec.prepare(
+            _read_counts(genes.iloc[rows]), gene_ids, depth=None if depth is None else depth[rows]
         )
+        parts.append(bundle.annotate_prepared(cells, device=device))
     return AnnotatedCells(
         cell_ids=table.index,
         label_names=bundle.label_names,

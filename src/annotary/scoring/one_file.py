@@ -139,10 +139,11 @@ def _read(
             chunk_size=config.chunk_size,
             shown_as=Path(origin.shown_as),
             scratch=folder,
+            is_sampled=config.report_umap,
         )
         if config.majority_voting:
             cells = add_votes(cells, bundle, path, config)
-        return add_terms(cells, Path(config.ontology)) if config.ontology else cells
+        return cells if bundle.terms is None else add_terms(cells, bundle.terms)
 
     if needs_conversion(origin.path):
         with _open_copy(copy, folder, owner) as converted:

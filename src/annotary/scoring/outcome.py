@@ -12,10 +12,13 @@ from annotary.config import ScoreConfig
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.errors import AnnotaryError
 from annotary.scoring.batch import ScoredFile
-from annotary.scoring.drift import DriftFigure, Reference, judge
+from annotary.scoring.drift import Drift, Reference
+from annotary.scoring.survey import Survey
 from annotary.scoring.tally import Tally
 
 NONE_WENT, SOME_FAILED, HAS_DRIFTED, UNRECORDED = 2, 3, 4, 5
+
+_MOST_GENES = 10
 
 # Settings that change what is written; the others only change where and how fast.
 _DECISIVE = (
@@ -61,6 +64,8 @@ class Outcome:
         What is known of the training cells.
     drift
         How far the cells that were annotated now are from the training cells.
+    survey
+        Which genes they express, and some of them; None where no cell was annotated.
     fails_on_drift
         Whether drift decides the exit code.
     is_recorded
@@ -71,7 +76,8 @@ class Outcome:
     run_id: str
     files: list[ScoredFile]
     reference: Reference = field(default_factory=Reference)
-    drift: list[DriftFigure] = field(default_factory=list)
+    drift: Drift = field(default_factory=Drift)
+    survey: Survey | None = None
     fails_on_drift: bool = False
     is_recorded: bool = True
 
@@ -90,7 +96,7 @@ class Outcome:
         """0 if all is well, 2 if no file could be annotated, 3 if some could not, 4 drift, 5 unrecorded."""
         if self.failed:
             return SOME_FAILED if self.annotated else NONE_WENT
-        if self.fails_on_drift and judge(self.drift) == "alert":
+        if self.fails_on_drift and self.drift.level == "alert":
             return HAS_DRIFTED
         return 0 if self.is_recorded else UNRECORDED
 
@@ -116,7 +122,13 @@ class Outcome:
             "cells_annotated": float(n_cells),
             "cells_per_second": n_cells / seconds if seconds else 0.0,
         }
-        figures |= {f"drift.{figure.name}": figure.value for figure in self.drift if figure.value is not None}
+        drift = {figure.name: figure.value for figure in self.drift.figures}
+        figures |= {f"drift.{name}": value for name, value in drift.items() if value is not None}
+        if self.drift.genes:
+            figures["genes_shifted"] = float(self.drift.genes.n_shifted)
+        poor = [one.details["n_poor_quality"] for one in new if "n_poor_quality" in one.details]
+        if poor:
+            figures["cells_poor_quality"] = float(sum(poor))
         if n_cells:
             sums = sum(one.details["mean_confidence"] * one.n_cells for one in new)
             figures["mean_confidence"] = sums / n_cells
@@ -135,7 +147,8 @@ class Outcome:
                 "run_id": self.run_id,
                 "exit_code": self.exit_code,
                 "figures": self.measure(),
-                "drift": judge(self.drift),
+                "drift": self.drift.level,
+                "genes_shifted": self.drift.genes.list_shifted(_MOST_GENES) if self.drift.genes else [],
                 "files": [_describe(one) for one in self.files],
             }
         )

@@ -6,10 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from annotary.models.profile import count_confidence
 from annotary.scoring.annotate import AnnotatedCells
-
-N_BINS = 50
-"""Bins of confidence, of equal width from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,12 @@ class Tally:
     @classmethod
     def count(cls, cells: AnnotatedCells) -> Self:
         """Count the cells of one file."""
-        bins = np.minimum((cells.annotation.confidence * N_BINS).astype(np.int64), N_BINS - 1)
         return cls(
             label_names=tuple(cells.label_names),
             label_counts=tuple(
                 np.bincount(cells.annotation.codes, minlength=len(cells.label_names)).tolist()
             ),
-            confidence=tuple(np.bincount(bins, minlength=N_BINS).tolist()),
+            confidence=tuple(count_confidence(cells.annotation.confidence).tolist()),
             n_low_information=int(cells.annotation.low_information.sum()),
         )
 

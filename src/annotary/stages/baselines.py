@@ -28,7 +28,7 @@ from annotary.models.tuning.records import TrialRecord, measure_importance, tabu
 from annotary.models.tuning.search import FittedBaseline, Search, TuningResult
 from annotary.quality.prepare import TARGET_SUM, InputSpec
 from annotary.registry import Candidate, log_bundle
-from annotary.stages.candidates import make_bundle
+from annotary.stages.candidates import make_bundle, read_label_terms
 from annotary.stages.held_out_table import log_held_out
 from annotary.tracking import StageRun, fetch, find_study_storage, log_trial, stage_run
 
@@ -51,6 +51,8 @@ class _TrainingData:
         Which of them are training cells, ``(n_cells,)``.
     panels, space
         How panels are chosen, and what there is to choose from.
+    terms
+        Cell Ontology's term of each label that has one; None where no table of them was given.
     """
 
     tables: DatasetTables
@@ -59,6 +61,7 @@ class _TrainingData:
     is_training: np.ndarray
     panels: PanelChooser
     space: PreparationSpace
+    terms: dict[str, str] | None
 
 
 def baselines(config: BaselinesConfig) -> list[Candidate]:
@@ -89,6 +92,7 @@ def _read(config: BaselinesConfig, run: StageRun) -> _TrainingData:
     dataset = read_dataset(path)
     run.log_dataset(dataset, path, context="training")
     tables = DatasetTables(obs=dataset.obs, var=dataset.var, record=dataset.record)
+    terms = read_label_terms(config.ontology, tables.record.label_names)
     seen = dataset.take(keys.TRAIN, keys.VALIDATION)
     del dataset
     cells = FoldedCells(seen, tables.var.index)
@@ -103,6 +107,7 @@ def _read(config: BaselinesConfig, run: StageRun) -> _TrainingData:
         is_training=(sides == keys.TRAIN)[cells.rows],
         panels=PanelChooser(cells, fixed=fixed),
         space=make_space(own, n_genes=len(cells.gene_ids), fixed=fixed is not None),
+        terms=terms,
     )
 
 
@@ -142,6 +147,7 @@ def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run
         held_out=held_out,
         fitted=fitted_cells,
         options=config,
+        terms=data.terms,
         run_id=run.run_id,
         settings=config.model_dump() | {"best_params": best.params},
     )

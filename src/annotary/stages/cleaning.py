@@ -233,15 +233,14 @@ def shorten_reasons(reasons: pd.Series) -> pd.Series:
 def _judge(cells: Cells, config: PreprocessConfig) -> np.ndarray:
     """Say what is wrong with the quality of each cell, ``(n_cells,)``."""
     thresholds = QualityThresholds(
-        min_genes=config.min_genes,
-        min_counts=config.min_counts,
-        max_pct_mito=config.max_pct_mito,
-        n_mads=config.n_mads,
+        min_genes=config.min_genes, min_counts=config.min_counts, max_pct_mito=config.max_pct_mito
     )
     n_genes, depth, pct_mito = (
         cells.obs[name].to_numpy() for name in (keys.N_GENES, keys.DEPTH, keys.PCT_MITO)
     )
-    return judge_cells(n_genes, depth, pct_mito, thresholds=thresholds, place=cells.place)
+    return judge_cells(
+        n_genes, depth, pct_mito, thresholds=thresholds, n_mads=config.n_mads, place=cells.place
+    )
 
 
 def _list_limits(config: PreprocessConfig) -> dict[str, float]:

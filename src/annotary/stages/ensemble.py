@@ -13,7 +13,13 @@ from annotary.log import say
 from annotary.models.bundle import Bundle
 from annotary.models.ensemble import EnsembleAnnotator, Member, fit_weights, vote
 from annotary.registry import Candidate, find_candidates, get_candidate, load, log_bundle
-from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
+from annotary.stages.candidates import (
+    hold_out_validation,
+    make_bundle,
+    make_spec,
+    read_label_terms,
+    take_fitted,
+)
 from annotary.stages.held_out_table import read_held_out
 from annotary.tracking import StageRun, fetch, stage_run
 
@@ -114,6 +120,7 @@ def _make_bundle(
         held_out=hold_out_validation(_vote_across_folds(voters, dataset), spec, dataset),
         fitted=take_fitted(spec, dataset, keys.TRAIN, keys.VALIDATION),
         options=config,
+        terms=read_label_terms(config.ontology, dataset.record.label_names),
         run_id=run.run_id,
         settings=config.model_dump() | {"members": [voter.candidate.model_id for voter in voters]},
     )

@@ -17,7 +17,7 @@ from annotary.evaluation.confidence import ConfidenceFigures, measure_confidence
 from annotary.evaluation.figures import draw_confusion, format_table
 from annotary.evaluation.metrics import HEADLINE, Evaluation, evaluate_predictions
 from annotary.models.bundle import Annotation
-from annotary.models.bundle_files import MANIFEST
+from annotary.models.bundle_files import MANIFEST, load_bundle
 from annotary.progress import track
 from annotary.promotions import MODEL_HASH_TAG
 from annotary.registry import (
@@ -26,7 +26,6 @@ from annotary.registry import (
     fetch_bundle,
     find_candidates,
     get_candidate,
-    load,
     log_model_metrics,
     register,
     set_alias,
@@ -94,7 +93,7 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
         evaluated = []
         for candidate in track(_list_candidates(config, dataset), "evaluating", unit="model"):
             folder = fetch_bundle(candidate.uri)
-            annotation, evaluation = _measure(candidate, folder, dataset, test_cells, device=config.device)
+            annotation, evaluation = _measure(folder, dataset, test_cells, device=config.device)
             confidence = measure_confidence(test_cells.codes, annotation, dataset.record.label_names)
             evaluation = replace(evaluation, metrics=evaluation.metrics | confidence.metrics)
             log_model_metrics(candidate, evaluation.metrics, logged)
@@ -109,10 +108,10 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
 
 
 def _measure(
-    candidate: Candidate, folder: Path, dataset: Dataset, cells: LabelledCells, *, device: str
+    folder: Path, dataset: Dataset, cells: LabelledCells, *, device: str
 ) -> tuple[Annotation, Evaluation]:
     """Annotate the test cells with a candidate, and measure result, time and size."""
-    bundle = load(candidate.uri)
+    bundle = load_bundle(folder)
     started = time.monotonic()
     annotation = annotate_cells(bundle, dataset, cells, device=device)
     seconds = time.monotonic() - started

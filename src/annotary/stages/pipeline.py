@@ -1,6 +1,7 @@
 """main: the whole way, each stage a child run of one parent run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from annotary.config import (
     BaselinesConfig,
@@ -13,6 +14,7 @@ from annotary.config import (
     TransformerConfig,
 )
 from annotary.data.dataset import read_dataset
+from annotary.data.ontology import read_terms
 from annotary.log import say
 from annotary.models.transformer.device import choose_device
 from annotary.scoring.batch import ScoredFile
@@ -53,6 +55,8 @@ def run_pipeline(config: MainConfig) -> Outcome:
     """
     with stage_run("main", config):
         choose_device(config.device)  # a missing GPU is told now, not after the training of others
+        if config.ontology:
+            read_terms(Path(config.ontology))  # so is a wrong table
         prepared = preprocess(config.part(PreprocessConfig))
         if config.mode != "disabled":
             refuse_other_cells(config.model_name, read_dataset(prepared.path))
@@ -73,6 +77,7 @@ def run_pipeline(config: MainConfig) -> Outcome:
                 ScoreConfig,
                 input=",".join(str(source.h5ad) for source in prepared.sources),
                 depth_key=prepared.columns.depth,
+                ontology="",  # the model has the terms
             )
         )
         return Outcome(evaluated=evaluated, promotion=promotion, scored=scored.annotated)

@@ -1,13 +1,14 @@
 """score: annotate new files with the champion, each once."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from annotary import __version__
 from annotary.config import ScoreConfig
 from annotary.data.atomic import make_folder
+from annotary.data.ontology import read_terms
 from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
@@ -22,6 +23,7 @@ from annotary.scoring.outcome import BatchError, Outcome, make_key
 from annotary.scoring.quarantine import move_aside
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
+from annotary.scoring.survey import Survey
 from annotary.stages.score_record import record_outcome, tell
 from annotary.stages.shadow import score_shadow
 from annotary.tracking import StageRun, stage_run
@@ -62,19 +64,22 @@ def _score(config: ScoreConfig, run: StageRun) -> Outcome:
     note_outside_move_if_possible(config.model_name)
     run.set_tags({"annotary.model": version.uri})
     inputs = _find(config)
-    open_bundle = functools.cache(functools.partial(_open_bundle, version, config))
+    terms = read_terms(Path(config.ontology)) if config.ontology else None
+    open_bundle = functools.cache(functools.partial(_open_bundle, version, config, terms))
+    files, survey = _score_files(inputs, version, config, run, open_bundle)
     outcome = Outcome(
         model=version.uri,
         run_id=run.run_id,
-        files=_score_files(inputs, version, config, run, open_bundle),
+        files=files,
         fails_on_drift=config.fail_on_drift,
+        survey=survey,
     )
-    if outcome.tally is None:
+    if outcome.tally is None or survey is None:
         return outcome
     bundle = open_bundle()
     found = [one.details["n_panel_genes_found"] for one in outcome.files if one.status == "annotated"]
     reference, overlap = Reference.of(bundle), min(found) / len(bundle.spec.panel)
-    drift = measure_drift(outcome.tally, reference, overlap=overlap)
+    drift = measure_drift(outcome.tally, survey, reference, overlap=overlap)
     return replace(outcome, reference=reference, drift=drift)
 
 
@@ -93,8 +98,8 @@ def _score_files(
     config: ScoreConfig,
     run: StageRun,
     open_bundle: Callable[[], Bundle],
-) -> list[ScoredFile]:
-    """Score what the ledger does not know yet."""
+) -> tuple[list[ScoredFile], Survey | None]:
+    """Score what the ledger does not know yet; give what is kept of the cells too."""
     folder = make_folder(Path(config.output).absolute())
     key = make_key((version.name, version.number, version.run_id), config)
     with open_database(folder) as (database, is_new):
@@ -109,18 +114,24 @@ def _score_files(
                 record=_begin_record(version, config, run, ledger),
                 open_bundle=open_bundle,
             )
-            scored = []
+            scored: list[ScoredFile] = []
+            survey: Survey | None = None
             for one in batch.score(inputs):
                 tell(one)
                 if config.quarantine and one.is_bad:
                     move_aside(one, Path(config.quarantine))
+                if one.annotated and one.annotated.cells.survey:
+                    found = one.annotated.cells.survey
+                    survey = survey.join(found) if survey else found
                 scored.append(replace(one, annotated=None))  # cells of all files would not fit into memory
-    return scored
+    return scored, survey
 
 
-def _open_bundle(version: RegisteredVersion, config: ScoreConfig) -> Bundle:
-    """Load the model, and say which it is."""
+def _open_bundle(version: RegisteredVersion, config: ScoreConfig, terms: Mapping[str, str] | None) -> Bundle:
+    """Load the model, and say which it is; labels get other terms than the model's where some are given."""
     bundle = load(version.uri)
+    if terms is not None:
+        bundle = replace(bundle, terms=terms)
     say(f"{version.name} version {version.number} ({bundle.model.kind}), alias {config.alias}")
     return bundle
 

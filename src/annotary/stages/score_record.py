@@ -2,15 +2,22 @@
 
 import pandas as pd
 
-from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
+from annotary.evaluation.scoring_report import FileRow, GeneRow, LabelRow, make_scoring_report
 from annotary.log import say, warn
 from annotary.scoring.batch import ScoredFile
-from annotary.scoring.drift import judge
+from annotary.scoring.detection import GeneShift
 from annotary.scoring.outcome import Outcome
 from annotary.scoring.tally import Tally
+from annotary.stages.scoring_picture import draw_scored_cells
 from annotary.tracking import StageRun
 
 DRIFT_TAG = "drift"
+
+_FLAWS = {
+    "n_low_information": "express fewer panel genes than any training cell",
+    "n_poor_quality": "fail the quality thresholds of the training cells",
+}
+_MOST_GENES = 20
 
 
 def tell(one: ScoredFile) -> None:
@@ -24,12 +31,10 @@ def tell(one: ScoredFile) -> None:
             warn(f"{one.source}: kept what was there: {moved}")
         for message in one.annotated.cells.warnings:
             warn(message)
-        n_low = one.details["n_low_information"]
-        if n_low:
-            warn(
-                f"{one.source}: {n_low} of {one.n_cells} cells express fewer panel genes "
-                "than any training cell"
-            )
+        for name, flaw in _FLAWS.items():
+            n_flawed = one.details.get(name, 0)
+            if n_flawed:
+                warn(f"{one.source}: {n_flawed} of {one.n_cells} cells {flaw}")
         say(f"annotated {one.n_cells} cells: {one.target}")
 
 
@@ -42,11 +47,11 @@ def record_outcome(run: StageRun, outcome: Outcome) -> None:
             f"{n_known} files were annotated with {outcome.model} before"
             + (": nothing to do" if is_all else "")
         )
-    level = judge(outcome.drift)
+    level = outcome.drift.level
     if level in ("warn", "alert"):
         told = ", ".join(
             f"{figure.name} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level)})"
-            for figure in outcome.drift
+            for figure in outcome.drift.figures
             if figure.value is not None and figure.level in ("warn", "alert")
         )
         warn(f"the cells differ from the training cells: {told}")
@@ -75,14 +80,30 @@ def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
         )
         for one in outcome.files
     ]
+    genes = outcome.drift.genes
+    if genes:
+        run.log_table(genes.table, "gene_detection")
+    sample = outcome.survey.sample if outcome.survey else None
     facts = {"model": outcome.model, "run": outcome.run_id, "cells": f"{tally.n_cells:,}"}
     page = make_scoring_report(
         f"Annotated with {outcome.model}",
-        facts | {"drift": judge(outcome.drift)},
+        facts | {"drift": outcome.drift.level},
         labels=labels,
         confidence=tally.confidence,
-        drift=outcome.drift,
+        held_out=() if outcome.reference.confidence is None else outcome.reference.confidence.tolist(),
+        drift=outcome.drift.figures,
+        genes=_list_genes(genes) if genes else (),
+        umap=draw_scored_cells(sample, tally.label_names) if sample else None,
         files=files,
     )
     run.log_text(page, "scoring.html")
     run.log_table(pd.DataFrame(labels), "labels", index=False)
+
+
+def _list_genes(shift: GeneShift) -> list[GeneRow]:
+    """List the genes that the page shows: the shifted ones that are furthest off."""
+    shown = shift.table.loc[shift.list_shifted(_MOST_GENES)]
+    return [
+        GeneRow(str(gene), float(expected), float(found))
+        for gene, expected, found in zip(shown.index, shown["in_training"], shown["found"], strict=True)
+    ]

@@ -19,7 +19,13 @@ from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_t
 from annotary.quality.panel import SCORE, choose_panel
 from annotary.quality.prepare import InputSpec, PreparedCells
 from annotary.registry import Candidate, log_bundle
-from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
+from annotary.stages.candidates import (
+    hold_out_validation,
+    make_bundle,
+    make_spec,
+    read_label_terms,
+    take_fitted,
+)
 from annotary.stages.held_out_table import log_held_out
 from annotary.stages.network_genes import log_gene_contributions
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
@@ -37,6 +43,7 @@ def transformer(config: TransformerConfig) -> Candidate:
         path = fetch(config.dataset)
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
+        terms = read_label_terms(config.ontology, dataset.record.label_names)
         spec = make_spec(dataset, _choose_panel(config, dataset))
         training, validation = (_prepare(spec, dataset, side) for side in (keys.TRAIN, keys.VALIDATION))
         job = _Training(config, dataset, run)
@@ -68,6 +75,7 @@ def transformer(config: TransformerConfig) -> Candidate:
             held_out=held_out,
             fitted=take_fitted(spec, dataset, *fitted),
             options=config,
+            terms=terms,
             run_id=run.run_id,
             settings=config.model_dump(),
         )
@@ -163,6 +171,6 @@ class _Training:
 
     def _name_checkpoint(self, name: str) -> Path:
         """Name the file that a killed training of the same dataset and settings goes on from."""
-        settings = self.config.model_dump_json(exclude={"dataset"})
+        settings = self.config.model_dump_json(exclude={"dataset", "ontology"})
         key = hash_strings([self.dataset.record.dataset_hash, settings, name])
         return find_checkpoints() / f"transformer-{key[:32]}.ckpt"
