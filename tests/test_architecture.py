@@ -51,7 +51,7 @@ ONLY_IN = {
     "mlflow": {"tracking", "registry", "promotions", "pyfunc"},
     "torch": {"models/transformer"},
     "scvi": {"quality/solo"},
-    "optuna": {"models/tuning", "models/baselines"},
+    "optuna": {"models/tuning", "models/baselines", "models/transformer/search"},
     "click": {"cli"},
 }
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from annotary.network_options import NetworkOptions
+from annotary.network_options import NetworkOptions, NetworkTuningOptions
 from annotary.options import (
     CHALLENGER,
     CHAMPION,
@@ -41,7 +41,9 @@ class BaselinesConfig(SeedOption, ConfidenceOptions, TuningOptions, DatasetOptio
     """Tune and train the baselines."""
 
 
-class TransformerConfig(SeedOption, DeviceOption, ConfidenceOptions, NetworkOptions, DatasetOption):
+class TransformerConfig(
+    SeedOption, DeviceOption, ConfidenceOptions, NetworkTuningOptions, NetworkOptions, DatasetOption
+):
     """Train the self-attention network."""
 
 
@@ -153,6 +155,7 @@ class MainConfig(
     CardOptions,
     ModelNameOption,
     ConfidenceOptions,
+    NetworkTuningOptions,
     NetworkOptions,
     TuningOptions,
     QualityOptions,

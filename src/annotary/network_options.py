@@ -1,10 +1,10 @@
-"""Parameters of the transformer: its shape, its training. What is said here is said nowhere else."""
+"""Parameters of the transformer: shape, training, search. Their defaults are said here alone."""
 
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from annotary.options import StageConfig
+from annotary.options import StageConfig, StudyOptions
 
 TokenMode = Literal["expressed", "all"]
 ValueMode = Literal["continuous", "bins"]
@@ -87,3 +87,14 @@ class NetworkOptions(StageConfig):
         if d_model % n_heads:
             raise ValueError(f"a divisor of --d-model, which is {d_model}")
         return n_heads
+
+
+class NetworkTuningOptions(StudyOptions):
+    """How the transformer is tuned."""
+
+    network_trials: int = Field(
+        0,
+        ge=0,
+        description="Optuna trials of the transformer, those of other processes and earlier runs included;"
+        " 0 takes its options as they are, else they are the first trial.",
+    )

@@ -1,5 +1,6 @@
 """transformer: train the self-attention network, log it."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.network import GeneTransformer
 from annotary.models.transformer.training import EpochMetrics, best_epoch, fit_transformer
+from annotary.network_options import NetworkOptions, NetworkTuningOptions
 from annotary.quality.panel import choose_panel
 from annotary.quality.prepare import PreparedCells
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
 from annotary.stages.network_genes import log_gene_contributions
+from annotary.stages.network_search import choose_network
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 Labelled = tuple[PreparedCells, np.ndarray]
@@ -38,6 +41,7 @@ def transformer(config: TransformerConfig) -> Candidate:
         cells = tuple(
             (spec.prepare(side.counts, dataset.var.index, depth=side.depth), side.codes) for side in sides
         )
+        config = _tune(config, dataset, cells, run)
         networks = [_train(config, dataset, cells, run, number=number) for number in range(config.n_networks)]
         annotator = TransformerAnnotator(networks)
         log_gene_contributions(
@@ -79,6 +83,17 @@ def _choose_panel(config: TransformerConfig, dataset: Dataset) -> pd.Index:
     return table.index[table[keys.IN_PANEL]]
 
 
+def _tune(
+    config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun
+) -> TransformerConfig:
+    """Choose the options of the networks, where a search is asked for."""
+
+    def train(options: NetworkOptions, on_epoch: Callable[[EpochMetrics], None]) -> list[EpochMetrics]:
+        return _fit(options, dataset, cells, seed=config.seed, device=config.device, on_epoch=on_epoch)[1]
+
+    return choose_network(config, dataset.record, train, run)
+
+
 def _train(
     config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun, *, number: int
 ) -> GeneTransformer:
@@ -89,15 +104,12 @@ def _train(
         run.log_metrics({f"{prefix}{name}": value for name, value in values.items()}, step=epoch.epoch)
 
     prefix = f"network_{number}." if number else ""
-    (training, training_codes), (validation, validation_codes) = cells
-    n_classes = len(dataset.record.label_names)
-    network, epochs = fit_transformer(
-        training,
-        training_codes,
-        validation,
-        validation_codes,
-        network=NetworkConfig.from_options(config, n_genes=training.counts.shape[1], n_classes=n_classes),
-        training=TrainingConfig.from_options(config, seed=config.seed + number, device=config.device),
+    network, epochs = _fit(
+        config,
+        dataset,
+        cells,
+        seed=config.seed + number,
+        device=config.device,
         on_epoch=log,
         checkpoint=_name_checkpoint(config, dataset, number),
     )
@@ -109,8 +121,34 @@ def _train(
     return network
 
 
+def _fit(
+    options: NetworkOptions,
+    dataset: Dataset,
+    cells: tuple[Labelled, ...],
+    *,
+    seed: int,
+    device: str,
+    on_epoch: Callable[[EpochMetrics], None],
+    checkpoint: Path | None = None,
+) -> tuple[GeneTransformer, list[EpochMetrics]]:
+    """Train a network with some options on training cells, watched by validation cells."""
+    (training, training_codes), (validation, validation_codes) = cells
+    return fit_transformer(
+        training,
+        training_codes,
+        validation,
+        validation_codes,
+        network=NetworkConfig.from_options(
+            options, n_genes=training.counts.shape[1], n_classes=len(dataset.record.label_names)
+        ),
+        training=TrainingConfig.from_options(options, seed=seed, device=device),
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+    )
+
+
 def _name_checkpoint(config: TransformerConfig, dataset: Dataset, number: int) -> Path:
     """Name the file that a killed training of the same dataset and settings goes on from."""
-    settings = config.model_dump_json(exclude={"dataset"})
+    settings = config.model_dump_json(exclude={"dataset", *NetworkTuningOptions.model_fields})
     key = hash_strings([dataset.record.dataset_hash, settings, str(number)])
     return find_checkpoints() / f"transformer-{key[:32]}.ckpt"
