@@ -33,6 +33,7 @@ ALLOWED = {
     "pyfunc": {"models", "scoring"},
     "registry": {"models", "tracking", "pyfunc"},
     "promotions": {"registry", "tracking"},
+    "network_registry": {"registry", "tracking"},
     "pyfunc_process": set(),
     "stages": {
         "data",
@@ -43,12 +44,13 @@ ALLOWED = {
         "tracking",
         "registry",
         "promotions",
+        "network_registry",
     },
     "cli": {"stages", "tracking"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
-    "mlflow": {"tracking", "registry", "promotions", "pyfunc"},
+    "mlflow": {"tracking", "registry", "promotions", "network_registry", "pyfunc"},
     "torch": {"models/transformer"},
     "scvi": {"quality/solo"},
     "optuna": {"models/tuning", "models/baselines", "models/transformer/search"},

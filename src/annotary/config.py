@@ -4,7 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from annotary.network_options import NetworkOptions, NetworkTuningOptions
+from annotary.network_options import (
+    NetworkOptions,
+    NetworkShape,
+    NetworkTuningOptions,
+    PretrainingOptions,
+    TrainingSteps,
+)
 from annotary.options import (
     CHALLENGER,
     CHAMPION,
@@ -39,6 +45,22 @@ class PreprocessConfig(SeedOption, QualityOptions, CountsOptions, LabelledInput)
 
 class BaselinesConfig(SeedOption, ConfidenceOptions, TuningOptions, DatasetOption):
     """Tune and train the baselines."""
+
+
+class PretrainConfig(
+    SeedOption, DeviceOption, TrainingSteps, NetworkShape, PretrainingOptions, CountsOptions
+):
+    """Train a network without labels, for the transformer to begin with."""
+
+    input: str = Field(
+        "",
+        description="Counts, with labels or without: h5ad, h5ad.gz, 10x h5, 10x matrix folder or zarr; a"
+        " folder of them, or several separated by commas.",
+    )
+    dataset: str = Field(
+        "",
+        description="Instead of --input: a dataset file of preprocess, of which the test cells are left out.",
+    )
 
 
 class TransformerConfig(

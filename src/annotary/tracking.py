@@ -1,4 +1,4 @@
-"""MLflow 1 of 3: runs, parameters, metrics, artifacts."""
+"""MLflow 1 of 4: runs, parameters, metrics, artifacts."""
 
 import contextlib
 import json

@@ -20,7 +20,9 @@ def choose_network(
     """
     if not config.network_trials:
         return config
-    search = NetworkSearch(config.part(NetworkOptions), train, seed=config.seed)
+    search = NetworkSearch(
+        config.part(NetworkOptions), train, seed=config.seed, is_shape_fixed=bool(config.init_from)
+    )
     tuned = search.run(
         name_study(_KIND, record, search.space_hash, seed=config.seed, run=run, warm_start=config.warm_start),
         config.storage or find_study_storage(),

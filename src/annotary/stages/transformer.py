@@ -24,6 +24,7 @@ from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import hold_out_validation, make_bundle, make_spec, take_fitted
 from annotary.stages.network_genes import log_gene_contributions
 from annotary.stages.network_search import choose_network
+from annotary.stages.network_start import Start, read_start
 from annotary.tracking import StageRun, fetch, find_checkpoints, stage_run
 
 Labelled = tuple[PreparedCells, np.ndarray]
@@ -41,8 +42,11 @@ def transformer(config: TransformerConfig) -> Candidate:
         cells = tuple(
             (spec.prepare(side.counts, dataset.var.index, depth=side.depth), side.codes) for side in sides
         )
-        config = _tune(config, dataset, cells, run)
-        networks = [_train(config, dataset, cells, run, number=number) for number in range(config.n_networks)]
+        start = read_start(config, spec.panel, run)
+        config = _tune(config, dataset, cells, run, start)
+        networks = [
+            _train(config, dataset, cells, run, start, number=number) for number in range(config.n_networks)
+        ]
         annotator = TransformerAnnotator(networks)
         log_gene_contributions(
             run,
@@ -84,18 +88,26 @@ def _choose_panel(config: TransformerConfig, dataset: Dataset) -> pd.Index:
 
 
 def _tune(
-    config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun
+    config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun, start: Start
 ) -> TransformerConfig:
     """Choose the options of the networks, where a search is asked for."""
 
     def train(options: NetworkOptions, on_epoch: Callable[[EpochMetrics], None]) -> list[EpochMetrics]:
-        return _fit(options, dataset, cells, seed=config.seed, device=config.device, on_epoch=on_epoch)[1]
+        return _fit(
+            options, dataset, cells, start, seed=config.seed, device=config.device, on_epoch=on_epoch
+        )[1]
 
     return choose_network(config, dataset.record, train, run)
 
 
 def _train(
-    config: TransformerConfig, dataset: Dataset, cells: tuple[Labelled, ...], run: StageRun, *, number: int
+    config: TransformerConfig,
+    dataset: Dataset,
+    cells: tuple[Labelled, ...],
+    run: StageRun,
+    start: Start,
+    *,
+    number: int,
 ) -> GeneTransformer:
     """Train one of the networks; log its epochs as they come, then their curves."""
 
@@ -108,6 +120,7 @@ def _train(
         config,
         dataset,
         cells,
+        start,
         seed=config.seed + number,
         device=config.device,
         on_epoch=log,
@@ -125,6 +138,7 @@ def _fit(
     options: NetworkOptions,
     dataset: Dataset,
     cells: tuple[Labelled, ...],
+    start: Start,
     *,
     seed: int,
     device: str,
@@ -133,17 +147,19 @@ def _fit(
 ) -> tuple[GeneTransformer, list[EpochMetrics]]:
     """Train a network with some options on training cells, watched by validation cells."""
     (training, training_codes), (validation, validation_codes) = cells
+    shape = NetworkConfig.from_options(
+        options, n_genes=training.counts.shape[1], n_classes=len(dataset.record.label_names)
+    )
     return fit_transformer(
         training,
         training_codes,
         validation,
         validation_codes,
-        network=NetworkConfig.from_options(
-            options, n_genes=training.counts.shape[1], n_classes=len(dataset.record.label_names)
-        ),
+        network=shape,
         training=TrainingConfig.from_options(options, seed=seed, device=device),
         on_epoch=on_epoch,
         checkpoint=checkpoint,
+        first_weights=start(shape, seed),
     )
 
 
