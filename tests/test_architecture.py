@@ -34,6 +34,7 @@ ALLOWED = {
     "pyfunc": {"models", "scoring"},
     "registry": {"models", "outage", "tracking", "pyfunc"},
     "promotions": {"outage", "registry", "tracking"},
+    "network_registry": {"registry", "tracking"},
     "pyfunc_process": set(),
     "stages": {
         "data",
@@ -45,15 +46,16 @@ ALLOWED = {
         "tracking",
         "registry",
         "promotions",
+        "network_registry",
     },
     "cli": {"stages", "tracking"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
-    "mlflow": {"outage", "tracking", "registry", "promotions", "pyfunc"},
+    "mlflow": {"outage", "tracking", "registry", "promotions", "network_registry", "pyfunc"},
     "torch": {"models/transformer"},
     "scvi": {"quality/solo"},
-    "optuna": {"models/tuning", "models/baselines"},
+    "optuna": {"models/tuning", "models/baselines", "models/transformer/search"},
     "click": {"cli"},
 }
 

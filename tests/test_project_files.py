@@ -20,6 +20,7 @@ CONFIGS = {
     "main": config.MainConfig,
     "preprocess": config.PreprocessConfig,
     "baselines": config.BaselinesConfig,
+    "pretrain": config.PretrainConfig,
     "transformer": config.TransformerConfig,
     "ensemble": config.EnsembleConfig,
     "evaluate": config.EvaluateConfig,

@@ -61,7 +61,8 @@ def test_trials_are_finished_nested_runs_with_their_fold_scores(store):
             name="t",
             params={"C": 0.1},
             metrics={"macro_f1": 0.5},
-            fold_scores=[0.4, 0.6],
+            scores=[0.4, 0.6],
+            part="fold",
             state="complete",
         )
     trial = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{run.run_id}'").iloc[0]

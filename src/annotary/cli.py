@@ -14,9 +14,10 @@ from pydantic.fields import FieldInfo
 from annotary import __version__, config
 from annotary.errors import AnnotaryError
 from annotary.log import show_messages
-from annotary.paths import resolve_path, resolve_paths, resolve_storage
+from annotary.paths import is_run_id, resolve_path, resolve_paths, resolve_storage
 
 _PATHS = ("output", "dataset", "labels", "quarantine", "ontology", "file")
+_NETWORKS = ("init_from",)
 _MARKS = {True: "ok", False: "ALTERED", None: "-"}
 _PATH_LISTS = ("input",)
 _TERMINATED = 143
@@ -86,6 +87,9 @@ def stage_command(
             for key in _PATHS:
                 if key in values:
                     values[key] = resolve_path(values[key])
+            for key in _NETWORKS:
+                if key in values and not is_run_id(values[key]):
+                    values[key] = resolve_path(values[key])
             for key in _PATH_LISTS:
                 if key in values:
                     values[key] = resolve_paths(values[key])
@@ -143,6 +147,14 @@ def baselines(options: config.BaselinesConfig) -> None:
 
     for candidate in run(options):
         click.echo(f"{candidate.kind}: {candidate.uri}")
+
+
+@stage_command("pretrain", config.PretrainConfig)
+def pretrain(options: config.PretrainConfig) -> None:
+    """Train a network without labels, for transformer --init-from."""
+    from annotary.stages.pretrain import pretrain as run
+
+    click.echo(f"pretrained network: {run(options).uri}")
 
 
 @stage_command("transformer", config.TransformerConfig)

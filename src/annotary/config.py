@@ -4,7 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from annotary.network_options import NetworkOptions
+from annotary.network_options import (
+    NetworkOptions,
+    NetworkShape,
+    NetworkTuningOptions,
+    PretrainingOptions,
+    TrainingSteps,
+)
 from annotary.options import (
     CHALLENGER,
     CHAMPION,
@@ -41,7 +47,25 @@ class BaselinesConfig(SeedOption, BundleOptions, TuningOptions, DatasetOption):
     """Tune and train the baselines."""
 
 
-class TransformerConfig(SeedOption, DeviceOption, BundleOptions, NetworkOptions, DatasetOption):
+class PretrainConfig(
+    SeedOption, DeviceOption, TrainingSteps, NetworkShape, PretrainingOptions, CountsOptions
+):
+    """Train a network without labels, for the transformer to begin with."""
+
+    input: str = Field(
+        "",
+        description="Counts, with labels or without: h5ad, h5ad.gz, 10x h5, 10x matrix folder or zarr; a"
+        " folder of them, or several separated by commas.",
+    )
+    dataset: str = Field(
+        "",
+        description="Instead of --input: a dataset file of preprocess, of which the test cells are left out.",
+    )
+
+
+class TransformerConfig(
+    SeedOption, DeviceOption, BundleOptions, NetworkTuningOptions, NetworkOptions, DatasetOption
+):
     """Train the self-attention network."""
 
 
@@ -167,6 +191,7 @@ class MainConfig(
     CardOptions,
     ModelNameOption,
     BundleOptions,
+    NetworkTuningOptions,
     NetworkOptions,
     TuningOptions,
     QualityOptions,

@@ -221,7 +221,23 @@ class QualityOptions(StageConfig):
     n_top_genes: int = Field(1200, ge=0, description="Genes in the panel; 0 takes all.")
 
 
-class TuningOptions(StageConfig):
+class StudyOptions(StageConfig):
+    """Where the trials of a search are kept, and for how long it goes on."""
+
+    timeout: float = Field(
+        0, ge=0, description="Seconds after which no further trial of a model begins; 0 for no limit."
+    )
+    storage: str = Field(
+        "",
+        description="SQLite file or database address of Optuna's studies, which several processes may share;"
+        " empty takes optuna.db beside the tracking store's SQLite file, or in the working folder.",
+    )
+    warm_start: bool = Field(
+        True, description="Go on with the trials of the same dataset, or work on them with other processes."
+    )
+
+
+class TuningOptions(StudyOptions):
     """How the baselines are tuned."""
 
     kinds: str = Field(
@@ -233,17 +249,6 @@ class TuningOptions(StageConfig):
         8,
         ge=1,
         description="Optuna trials of each baseline, those of other processes and earlier runs included.",
-    )
-    timeout: float = Field(
-        0, ge=0, description="Seconds after which no further trial of a baseline begins; 0 for no limit."
-    )
-    storage: str = Field(
-        "",
-        description="SQLite file or database address of Optuna's studies, which several processes may share;"
-        " empty takes optuna.db beside the tracking store's SQLite file, or in the working folder.",
-    )
-    warm_start: bool = Field(
-        True, description="Go on with the trials of the same dataset, or work on them with other processes."
     )
 
 

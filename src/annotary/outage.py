@@ -87,4 +87,4 @@ def _find_cause(error: BaseException) -> str:
         error = cause
         reason = getattr(error, "reason", None) or next(iter(error.args), None)
         cause = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-    return summarize(error)
+    return summarize(error)  # type: ignore[arg-type]

@@ -7,12 +7,18 @@ from pathlib import Path
 import psutil
 
 _REMOTE = re.compile(r"(runs|models|mlflow-artifacts|http|https|s3|gs|dbfs|file):|[a-z][a-z0-9+.-]+://")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SHELL_AND_MLFLOW = 3
 
 
 def is_remote(address: str) -> bool:
     """Tell an address that MLflow or fsspec downloads from a path on this machine."""
     return _REMOTE.match(address) is not None
+
+
+def is_run_id(text: str) -> bool:
+    """Tell the id of an MLflow run from a path."""
+    return _RUN_ID.fullmatch(text) is not None
 
 
 def resolve_path(text: str) -> str:

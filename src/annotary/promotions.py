@@ -1,4 +1,4 @@
-"""MLflow 3 of 3: the promotion ledger, and the aliases that follow from it.
+"""MLflow 3 of 4: the promotion ledger, and the aliases that follow from it.
 
 Entries are parameters of one run, because MLflow writes a parameter once: where
 two processes write entry 12, one wins and the other is told, over REST as well

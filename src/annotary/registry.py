@@ -1,4 +1,4 @@
-"""MLflow 2 of 3: log models, register versions, move aliases, load."""
+"""MLflow 2 of 4: log models, register versions, move aliases, load."""
 
 import contextlib
 import io

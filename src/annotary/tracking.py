@@ -1,4 +1,4 @@
-"""MLflow 1 of 3: runs, parameters, metrics, artifacts."""
+"""MLflow 1 of 4: runs, parameters, metrics, artifacts."""
 
 import contextlib
 import json
@@ -218,17 +218,18 @@ def log_trial(
     name: str,
     params: dict[str, object],
     metrics: dict[str, float],
-    fold_scores: list[float],
+    scores: list[float],
+    part: str,
     state: str,
 ) -> None:
-    """Log a finished trial as a nested run; ``fold_scores`` become steps of one metric."""
+    """Log a finished trial as a nested run; scores of its parts, folds or epochs, are steps of one metric."""
     client = mlflow.MlflowClient()
     experiment_id = client.get_run(parent.run_id).info.experiment_id
     run = client.create_run(
         experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent.run_id, STAGE_TAG: "trial"}
     )
     now = int(time.time() * 1000)
-    steps = [Metric("fold_macro_f1", score, now, fold) for fold, score in enumerate(fold_scores)]
+    steps = [Metric(f"{part}_macro_f1", score, now, number) for number, score in enumerate(scores)]
     client.log_batch(
         run.info.run_id,
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()] + steps,

@@ -16,8 +16,9 @@ from annotary.errors import RegistryError
 from annotary.models.baselines import BASELINES
 from annotary.models.panels import Preparation
 from annotary.models.tuning.records import list_records, measure_importance, tabulate_trials
-from annotary.models.tuning.search import Search, TuningResult
+from annotary.models.tuning.search import Search
 from annotary.models.tuning.study import open_study
+from annotary.models.tuning.trials import TuningResult
 
 KINDS = sorted(BASELINES)
 WORKER = Path(__file__).with_name("study_worker.py")
@@ -28,7 +29,7 @@ def run(search: Search | None = None, *, name="study", storage="", n_trials=4, *
 
 
 def summarise(result: TuningResult) -> list[tuple]:
-    return [(record.number, record.params, record.fold_scores) for record in result.trials]
+    return [(record.number, record.params, record.scores) for record in result.trials]
 
 
 def count_fits(search: Search) -> list[int]:
@@ -108,8 +109,8 @@ def test_best_is_the_largest_mean_of_complete_trials():
     result = run(n_trials=6)
     complete = [record for record in result.trials if record.state == "complete"]
     assert result.best.value == max(record.value for record in complete) == result.study.best_value
-    assert all(record.value == pytest.approx(np.mean(record.fold_scores)) for record in complete)
-    assert all(len(record.fold_scores) == 3 for record in complete)
+    assert all(record.value == pytest.approx(np.mean(record.scores)) for record in complete)
+    assert all(len(record.scores) == 3 for record in complete)
 
 
 def test_a_trial_far_below_the_median_is_pruned_after_its_first_fold():
@@ -130,7 +131,7 @@ def test_a_trial_far_below_the_median_is_pruned_after_its_first_fold():
     assert states == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED]
     assert list(study.trials[4].intermediate_values) == [0]
     record = list_records(study)[4]
-    assert (record.state, len(record.fold_scores)) == ("pruned", 1)
+    assert (record.state, len(record.scores)) == ("pruned", 1)
 
 
 def make_scores(search: Search, fold: int, right: bool) -> np.ndarray:
@@ -231,7 +232,7 @@ def test_the_fitted_model_is_calibrated_by_the_scores_of_held_out_cells(kind):
 
 def test_trials_are_tabulated_and_their_importance_measured():
     result = run(make_search("random_forest"), n_trials=8)
-    table = tabulate_trials(result.trials)
+    table = tabulate_trials(result.trials, part="fold")
     assert table["number"].tolist() == list(range(8))
     assert {"state", "value", "seconds", "fold_0", "n_top_genes", "class_weight"} <= set(table.columns)
     assert set(table["max_depth"].map(str)) <= {"None", "16", "32"}

@@ -38,7 +38,8 @@ class Columns:
     Attributes
     ----------
     label, depth, n_genes, group, lane
-        Label, counts over all genes, expressed genes, group and lane of a cell.
+        Label, counts over all genes, expressed genes, group and lane of a cell; without a label's column
+        cells have no label.
     """
 
     label: str
@@ -229,7 +230,7 @@ def _read_obs(
     if file.is_recovered:
         say(f"read {file.place}")
     obs = pd.DataFrame(index=_check_cell_ids(file))
-    if not has_table:
+    if columns.label and not has_table:
         obs[keys.LABEL] = read_labels(file.obs, columns.label, place=str(file.path)).to_numpy()
     obs[keys.SOURCE] = name
     if columns.lane:

@@ -7,11 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 _COLUMNS = 4
-_SCORE = "Macro-F1, mean over folds"
 _DECADE = 10.0
 
 
-def draw_history(trials: pd.DataFrame, *, title: str) -> Figure:
+def draw_history(trials: pd.DataFrame, *, title: str, score: str) -> Figure:
     """Draw each trial's score and the best so far.
 
     Parameters
@@ -20,6 +19,8 @@ def draw_history(trials: pd.DataFrame, *, title: str) -> Figure:
         One row a trial with ``number``, ``state`` (``complete`` or ``pruned``) and ``value``.
     title
         Title of the figure.
+    score
+        What ``value`` is, for the axis.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
@@ -27,10 +28,10 @@ def draw_history(trials: pd.DataFrame, *, title: str) -> Figure:
     axis.scatter(trials["number"][complete], trials["value"][complete], label="complete")
     if not complete.all():
         rest = trials[~complete]
-        axis.scatter(rest["number"], rest["value"], marker="x", color="grey", label="pruned, folds so far")
+        axis.scatter(rest["number"], rest["value"], marker="x", color="grey", label="pruned, so far")
     best = trials["value"].where(complete).cummax()
     axis.step(trials["number"], best, where="post", color="tab:orange", label="best so far")
-    axis.set(xlabel="Trial", ylabel=_SCORE, title=title)
+    axis.set(xlabel="Trial", ylabel=score, title=title)
     axis.legend()
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -47,7 +48,7 @@ def draw_importance(importance: pd.Series) -> Figure:
     return figure
 
 
-def draw_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
+def draw_slices(trials: pd.DataFrame, params: list[str], *, score: str) -> Figure:
     """Draw the score against each hyperparameter; the colour is the trial's number, a cross was pruned.
 
     Parameters
@@ -56,6 +57,8 @@ def draw_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
         One row a trial with ``number``, ``state``, ``value`` and its hyperparameters.
     params
         Columns that are hyperparameters.
+    score
+        What ``value`` is, for the axis.
     """
     n_rows = -(-len(params) // _COLUMNS)
     n_columns = min(len(params), _COLUMNS)
@@ -69,17 +72,17 @@ def draw_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
         axis.set_xlabel(name, parse_math=False)
     for axis in axes[len(params) :]:
         axis.set_visible(False)
-    figure.supylabel(_SCORE)
+    figure.supylabel(score)
     figure.colorbar(points, ax=list(axes), label="Trial")
     return figure
 
 
-def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str]) -> Figure:
+def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str], *, score: str) -> Figure:
     """Draw each complete trial as a line through its hyperparameters; the colour is its score.
 
     Parameters
     ----------
-    trials, params
+    trials, params, score
         As :func:`draw_slices` takes them.
     """
     trials = trials[trials["state"] == "complete"]
@@ -106,7 +109,7 @@ def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str]) -> Figure
     axis.set_xticks(np.arange(len(params)), params, rotation=20, ha="right", parse_math=False)
     axis.set_yticks([])
     axis.margins(x=0.08)
-    figure.colorbar(colours, ax=axis, label=_SCORE)
+    figure.colorbar(colours, ax=axis, label=score)
     return figure
 
 

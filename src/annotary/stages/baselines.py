@@ -11,28 +11,19 @@ from annotary.config import BaselinesConfig
 from annotary.data.dataset import DatasetTables, read_dataset
 from annotary.errors import ConfigError
 from annotary.evaluation.baseline_figures import draw_reliability, draw_top_genes
-from annotary.evaluation.tuning_figures import (
-    draw_history,
-    draw_importance,
-    draw_parallel_coordinates,
-    draw_slices,
-)
-from annotary.log import say
 from annotary.models.baselines import BASELINES, Baseline
 from annotary.models.calibration import compute_ece, tabulate_reliability
 from annotary.models.confidence.held_out import FittedCells, HeldOutCells
 from annotary.models.confidence.novelty import measure_across_folds
 from annotary.models.folds import FoldedCells
 from annotary.models.panels import PanelChooser, Preparation, PreparationSpace, make_space
-from annotary.models.tuning.records import TrialRecord, measure_importance, tabulate_trials
-from annotary.models.tuning.search import FittedBaseline, Search, TuningResult
+from annotary.models.tuning.search import FittedBaseline, Search
 from annotary.quality.prepare import TARGET_SUM, InputSpec
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import make_bundle, read_label_terms
 from annotary.stages.held_out_table import log_held_out
-from annotary.tracking import StageRun, fetch, find_study_storage, log_trial, stage_run
-
-_SHORT_HASH = 16
+from annotary.stages.tuning_record import log_search, logging_trials, name_study
+from annotary.tracking import StageRun, fetch, find_study_storage, stage_run
 
 
 @dataclass(frozen=True)
@@ -113,29 +104,23 @@ def _read(config: BaselinesConfig, run: StageRun) -> _TrainingData:
 
 def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run: StageRun) -> Candidate:
     """Tune one baseline, refit its best, log what there is to know of it."""
-
-    def log(trial: TrialRecord) -> None:
-        log_trial(
-            run,
-            name=f"{baseline.kind} trial {trial.number}",
-            params={"kind": baseline.kind, **trial.params},
-            metrics={"macro_f1": trial.value, "seconds": trial.seconds},
-            fold_scores=list(trial.fold_scores),
-            state=trial.state,
-        )
-
     search = Search(baseline, data.cells, data.panels, data.space, seed=config.seed)
     tuned = search.run(
-        _name_study(search, data.tables, config, run),
+        name_study(
+            baseline.kind,
+            data.tables.record,
+            search.space_hash,
+            seed=config.seed,
+            run=run,
+            warm_start=config.warm_start,
+        ),
         config.storage or find_study_storage(),
         n_trials=config.n_trials,
         timeout=config.timeout,
-        on_trial=log,
+        on_trial=logging_trials(run, baseline.kind, part="fold"),
     )
-    best = tuned.best
-    say(f"{baseline.kind}: macro-F1 {best.value:.3f} over folds in trial {best.number} with {best.params}")
-    _log_trials(run, baseline.kind, tuned)
-    fitted = search.fit(best.params)
+    log_search(run, baseline.kind, tuned, part="fold", score="Macro-F1, mean over folds")
+    fitted = search.fit(tuned.best.params)
     _log_model(run, fitted, data)
     held_out, fitted_cells = _take_confidence_cells(fitted, data)
     names = data.tables.record.label_names
@@ -149,22 +134,9 @@ def _train(baseline: Baseline, data: _TrainingData, config: BaselinesConfig, run
         options=config,
         terms=data.terms,
         run_id=run.run_id,
-        settings=config.model_dump() | {"best_params": best.params},
+        settings=config.model_dump() | {"best_params": tuned.best.params},
     )
     return log_bundle(bundle)
-
-
-def _name_study(search: Search, tables: DatasetTables, config: BaselinesConfig, run: StageRun) -> str:
-    """Name the study by what its trials depend on; without a warm start by the run too."""
-    name = "-".join(
-        [
-            search.baseline.kind,
-            tables.record.dataset_hash[:_SHORT_HASH],
-            search.space_hash[:_SHORT_HASH],
-            f"seed{config.seed}",
-        ]
-    )
-    return name if config.warm_start else f"{name}-{run.run_id}"
 
 
 def _make_spec(fitted: FittedBaseline, data: _TrainingData) -> InputSpec:
@@ -189,19 +161,6 @@ def _take_confidence_cells(fitted: FittedBaseline, data: _TrainingData) -> tuple
         distances=measure_across_folds(log_expr, codes, data.cells.fold_of_cell),
     )
     return held_out, FittedCells(log_expr=log_expr, codes=codes)
-
-
-def _log_trials(run: StageRun, kind: str, tuned: TuningResult) -> None:
-    """Log the trials of the study as a table and figures."""
-    table, importance = tabulate_trials(tuned.trials), measure_importance(tuned.study)
-    params = list(tuned.best.params)
-    run.log_table(table, f"{kind}_trials", index=False)
-    run.log_figure(draw_history(table, title=kind.replace("_", " ")), f"{kind}_history")
-    run.log_figure(draw_slices(table, params), f"{kind}_slices")
-    run.log_figure(draw_parallel_coordinates(table, params), f"{kind}_parallel_coordinates")
-    if len(importance):
-        run.log_figure(draw_importance(importance), f"{kind}_importance")
-    run.log_metrics({f"{kind}.folds_macro_f1": tuned.best.value, f"{kind}.n_trials": float(len(table))})
 
 
 def _log_model(run: StageRun, fitted: FittedBaseline, data: _TrainingData) -> None:

@@ -15,7 +15,7 @@ OTHER = {
     "loss": "plain", "label_smoothing": 0.6, "thinning": 0.7, "gene_dropout": 0.8, "batch_size": 5,
     "max_epochs": 6, "patience": 8, "n_processes": 4,
 }  # fmt: skip
-NOT_OF_A_NETWORK = {"network_panel", "network_genes", "n_networks", "refit"}
+NOT_OF_A_NETWORK = {"network_panel", "network_genes", "n_networks", "refit", "init_from"}
 
 
 def test_without_options_the_defaults_are_those_of_the_command_line():

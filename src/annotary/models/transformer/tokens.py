@@ -6,6 +6,7 @@ are padded only when a batch is made. The arrays may lie in files that are
 mapped into memory, so that a training set of any size costs what its batches do.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -167,6 +168,42 @@ def store_tokens(tokens: TokenizedCells, folder: Path) -> None:
     folder.mkdir(parents=True)
     for field in fields(tokens):
         np.save(folder / f"{field.name}.npy", getattr(tokens, field.name))
+
+
+def store_chunks(
+    network: NetworkConfig, chunks: Iterable[PreparedCells], folder: Path, *, most_tokens: int
+) -> TokenizedCells:
+    """Tokenise cells chunk by chunk into files in a folder, and map these into memory.
+
+    Parameters
+    ----------
+    network
+        As :func:`tokenize` takes it.
+    chunks
+        The cells, some at a time.
+    folder
+        Where the files lie.
+    most_tokens
+        Tokens of all cells, or more: that much disk space is asked for, and only what is used is taken.
+    """
+    types = {"gene_ids": _smallest_type(network.n_genes), "counts": np.uint32, "bins": np.uint8}
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(most_tokens,))
+        for name, dtype in types.items()
+    }
+    lengths, depth, done = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], 0
+    for chunk in chunks:
+        tokens = tokenize(network, chunk)
+        for name, array in arrays.items():
+            array[done : done + tokens.indptr[-1]] = getattr(tokens, name)
+        done += int(tokens.indptr[-1])
+        lengths.append(tokens.lengths)
+        depth.append(tokens.depth)
+    return TokenizedCells(
+        **{name: array[:done] for name, array in arrays.items()},
+        indptr=_offsets(np.concatenate(lengths)),
+        depth=np.concatenate(depth),
+    )
 
 
 def map_tokens(folder: Path) -> TokenizedCells:

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from annotary.models.baselines import Params
 
-FOLD_SCORES = "fold_scores"
+SCORES = "scores"
 SECONDS = "seconds"
 SURPLUS = "surplus"
 QUEUED_AGAIN = "queued_again"
@@ -28,13 +28,13 @@ class TrialRecord:
     number
         Position in the study, from 0.
     state
-        ``complete``, or ``pruned`` after the folds that it did.
+        ``complete``, or ``pruned`` after the parts that it did.
     params
         Hyperparameters of the model and of the preparation of cells.
     value
-        Mean macro-F1 over the folds that it did, 0 to 1.
-    fold_scores
-        Macro-F1 of each of these folds, ``(at most n_folds,)``.
+        What these parts come to: of folds the mean macro-F1, of epochs the best, 0 to 1.
+    scores
+        Macro-F1 of each of these parts, folds or epochs, ``(at most n_parts,)``.
     seconds
         Wall time.
     """
@@ -43,19 +43,19 @@ class TrialRecord:
     state: str
     params: Params
     value: float
-    fold_scores: tuple[float, ...]
+    scores: tuple[float, ...]
     seconds: float
 
 
 def make_record(trial: FrozenTrial) -> TrialRecord:
     """Read a trial that is complete or pruned."""
-    scores = trial.user_attrs.get(FOLD_SCORES, [])
+    told = trial.intermediate_values
     return TrialRecord(
         number=trial.number,
         state=trial.state.name.lower(),
         params=trial.params,
-        value=sum(scores) / len(scores) if scores else 0.0,
-        fold_scores=tuple(scores),
+        value=told[max(told)] if told else 0.0,
+        scores=tuple(trial.user_attrs.get(SCORES, [])),
         seconds=trial.user_attrs.get(SECONDS, 0.0),
     )
 
@@ -71,15 +71,23 @@ def find_best(records: list[TrialRecord]) -> TrialRecord:
     return max((record for record in records if record.state == "complete"), key=lambda one: one.value)
 
 
-def tabulate_trials(records: list[TrialRecord]) -> pd.DataFrame:
-    """Tabulate trials: number, state, value, seconds, the score of each fold, the hyperparameters."""
+def tabulate_trials(records: list[TrialRecord], *, part: str) -> pd.DataFrame:
+    """Tabulate trials: number, state, value, seconds, the score of each part, the hyperparameters.
+
+    Parameters
+    ----------
+    records
+        The trials.
+    part
+        What a trial is made of, for the columns' names: ``fold`` or ``epoch``; they count from 0.
+    """
     rows = []
     for record in records:
-        folds = {f"fold_{fold}": score for fold, score in enumerate(record.fold_scores)}
+        parts = {f"{part}_{number}": score for number, score in enumerate(record.scores)}
         own = {"number": record.number, "state": record.state, "value": record.value}
         # pandas would make NaN of None, and so numbers of a choice between None and some.
         params = {name: "None" if value is None else value for name, value in record.params.items()}
-        rows.append(own | {SECONDS: record.seconds} | folds | params)
+        rows.append(own | {SECONDS: record.seconds} | parts | params)
     return pd.DataFrame(rows)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -12,49 +11,20 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import optuna
 from joblib import effective_n_jobs
-from optuna.distributions import distribution_to_json
-from optuna.trial import FrozenTrial, TrialState
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
-from annotary.data.hashing import hash_strings
 from annotary.models.baselines import Baseline, BaselineAnnotator, Params
 from annotary.models.calibration import Calibration, calibrate
 from annotary.models.folds import Fold, FoldedCells
 from annotary.models.panels import PanelChooser, Preparation, PreparationSpace
-from annotary.models.tuning.records import (
-    COUNTED,
-    FOLD_SCORES,
-    SECONDS,
-    TrialRecord,
-    find_best,
-    list_records,
-    make_record,
-)
-from annotary.models.tuning.study import DEFAULT_HEARTBEAT, Heartbeat, open_study, work_on
-from annotary.progress import track
+from annotary.models.tuning.records import TrialRecord
+from annotary.models.tuning.space import hash_space
+from annotary.models.tuning.study import DEFAULT_HEARTBEAT, Heartbeat, open_study
+from annotary.models.tuning.trials import TrialScores, TuningResult, do_trials, find_twin, repeat_trial
 
 _PREPARATION = ("panel_method", "n_top_genes", "target_sum")
-
-
-@dataclass(frozen=True)
-class TuningResult:
-    """What a search found.
-
-    Attributes
-    ----------
-    best
-        The best complete trial; the earliest wins a tie.
-    trials
-        All trials of the study that are complete or pruned, other processes' and earlier runs' too.
-    study
-        Optuna's study.
-    """
-
-    best: TrialRecord
-    trials: list[TrialRecord]
-    study: optuna.Study
 
 
 @dataclass(frozen=True)
@@ -137,10 +107,7 @@ class Search:
     @property
     def space_hash(self) -> str:
         """Hash of the search space: trials of another space are of another study."""
-        trial = optuna.trial.FixedTrial(self.first_trials[0])
-        self._suggest(trial)
-        spaces = [f"{name} {distribution_to_json(one)}" for name, one in trial.distributions.items()]
-        return hash_strings(sorted(spaces))
+        return hash_space(self._suggest, self.first_trials[0])
 
     def run(
         self,
@@ -171,17 +138,14 @@ class Search:
             seed=self._seed,
             heartbeat=heartbeat,
         )
-        done = len(list_records(study))
-        with track(None, f"tuning {self.baseline.kind}", total=n_trials, unit="trial") as bar:
-            bar.update(min(done, n_trials))
-
-            def tell(trial: FrozenTrial) -> None:
-                on_trial(make_record(trial))
-                bar.update()
-
-            work_on(study, self.score, n_trials=n_trials, timeout=timeout, on_trial=tell)
-        records = list_records(study)
-        return TuningResult(best=find_best(records), trials=records, study=study)
+        return do_trials(
+            study,
+            self.score,
+            title=self.baseline.kind,
+            n_trials=n_trials,
+            timeout=timeout,
+            on_trial=on_trial,
+        )
 
     def score(self, trial: optuna.Trial) -> float:
         """Score a trial by cross-validation, reporting the mean so far after each fold.
@@ -196,25 +160,20 @@ class Search:
             If the pruner gives it up, or another process runs the same trial.
         """
         params, preparation = self._suggest(trial)
-        earlier = _find_twin(trial, key := _describe(params, preparation))
-        trial.set_user_attr("key", key)
-        started = time.perf_counter()
+        earlier = find_twin(trial, key := _describe(params, preparation))
         if earlier is not None:
-            return _repeat(trial, earlier)
-        scores: list[float] = []
+            return repeat_trial(trial, earlier)
+        told = TrialScores(trial)
         held_out = np.empty((self.cells.n_cells, self.cells.n_classes))
         with contextlib.closing(self._score_folds(params, preparation)) as folds:
             for fold, scored in enumerate(folds):
                 rows = self.cells.list_held_out(fold)
                 held_out[rows] = scored
-                predicted = scored.argmax(axis=1)
-                scores.append(float(f1_score(self.cells.codes[rows], predicted, average="macro")))
-                trial.set_user_attr(FOLD_SCORES, scores)
-                trial.set_user_attr(SECONDS, time.perf_counter() - started)
-                trial.report(float(np.mean(scores)), fold)
+                score = float(f1_score(self.cells.codes[rows], scored.argmax(axis=1), average="macro"))
+                value = float(np.mean([*told.scores, score]))
+                told.tell(score, value=value)
                 if fold + 1 < self.cells.n_folds and trial.should_prune():
                     raise optuna.TrialPruned
-        value = float(np.mean(scores))
         if self._best_scores is None or value > self._best_scores[0]:
             self._best_scores = value, key, held_out
         return value
@@ -309,23 +268,3 @@ def _describe(params: Params, preparation: Preparation) -> str:
     if preparation.n_top_genes == 0:
         described.pop("panel_method")
     return json.dumps(described | params, sort_keys=True)
-
-
-def _find_twin(trial: optuna.Trial, key: str) -> FrozenTrial | None:
-    """Find an earlier trial that did the same, or is at it."""
-    for other in trial.study.get_trials(deepcopy=False, states=COUNTED):
-        if other.number < trial.number and other.user_attrs.get("key") == key:
-            return other
-    return None
-
-
-def _repeat(trial: optuna.Trial, earlier: FrozenTrial) -> float:
-    """Take the scores of a trial that did the same, and its end; one that still runs is left to it."""
-    trial.set_user_attr(SECONDS, 0.0)
-    scores = earlier.user_attrs.get(FOLD_SCORES, [])
-    trial.set_user_attr(FOLD_SCORES, scores)
-    for fold in range(len(scores)):
-        trial.report(float(np.mean(scores[: fold + 1])), fold)
-    if earlier.state is not TrialState.COMPLETE:
-        raise optuna.TrialPruned
-    return float(np.mean(scores))

@@ -54,6 +54,7 @@ def open_study(
     first_trials: list[Params],
     n_trials: int,
     seed: int,
+    n_unpruned_parts: int = 0,
     heartbeat: Heartbeat = DEFAULT_HEARTBEAT,
 ) -> optuna.Study:
     """Open a study, or go on with the one of this name.
@@ -67,10 +68,10 @@ def open_study(
         empty keeps the study in memory.
     first_trials
         Hyperparameters that are tried first, where they were not yet.
-    n_trials
-        Trials that the study will have.
-    seed
-        Seed of the sampler.
+    n_trials, seed
+        Trials that the study will have, and seed of the sampler.
+    n_unpruned_parts
+        Parts of a trial that say too little to give it up.
     heartbeat
         How the death of a process is noticed.
 
@@ -88,7 +89,9 @@ def open_study(
                 study_name=name,
                 storage=_open_storage(storage, heartbeat) if storage else None,
                 sampler=NumberedSampler(seed),
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=_NEVER_PRUNED),
+                pruner=optuna.pruners.MedianPruner(
+                    n_startup_trials=_NEVER_PRUNED, n_warmup_steps=n_unpruned_parts
+                ),
                 direction="maximize",
                 load_if_exists=True,
             )
