@@ -3,7 +3,8 @@
 The score is that of Sadinle, Lei and Wasserman 2019 (*JASA* 114, least ambiguous sets): one minus the
 probability of the label. Each label has its own limit (Vovk 2012, *ACML*, label-conditional), so that a
 rare label is covered as often as a common one. A label with too few held-out cells for a limit of its
-own takes the limit of all cells together (Ding et al. 2023, *NeurIPS*, the null cluster).
+own takes the limit of all cells together (Ding et al. 2023, *NeurIPS*, the null cluster), or the smallest
+probability of its own cells if that is less: a higher coverage never makes a set smaller.
 """
 
 import numpy as np
@@ -31,9 +32,12 @@ def fit_set_limits(probabilities: np.ndarray, codes: np.ndarray, *, alpha: float
     shared = _find_limit(own, alpha)
     limits = np.full(probabilities.shape[1], -np.inf if shared is None else shared)
     for code in range(probabilities.shape[1]):
-        found = _find_limit(own[codes == code], alpha)
+        of_label = own[codes == code]
+        found = _find_limit(of_label, alpha)
         if found is not None:
             limits[code] = found
+        elif len(of_label):
+            limits[code] = min(limits[code], of_label.min())
     return limits
 
 
