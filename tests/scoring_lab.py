@@ -1,7 +1,8 @@
 """An incoming and an output folder, scored in process by a model that needs no registry.
 
 ``python tests/scoring_lab.py FOLDER [OPTION=VALUE ...]`` scores what is in ``FOLDER/incoming`` into
-``FOLDER/out`` and prints the status of each file, and its peak memory, as JSON; fault tests start it in order to kill it.
+``FOLDER/out`` and prints the status of each file, and its peak memory, as JSON; fault tests start it in
+order to kill it.
 """
 
 import json
