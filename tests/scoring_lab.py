@@ -1,7 +1,8 @@
 """An incoming and an output folder, scored in process by a model that needs no registry.
 
-``python tests/scoring_lab.py FOLDER`` scores what is in ``FOLDER/incoming`` into ``FOLDER/out`` and prints
-the status of each file, and its peak memory, as JSON; fault tests start it in order to kill it.
+``python tests/scoring_lab.py FOLDER [OPTION=VALUE ...]`` scores what is in ``FOLDER/incoming`` into
+``FOLDER/out`` and prints the status of each file, and its peak memory, as JSON; fault tests start it in
+order to kill it.
 """
 
 import json
@@ -94,4 +95,6 @@ def read_peak() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"files": Lab(Path(sys.argv[1])).score(recursive=True), "peak_kb": read_peak()}))
+    given = dict(argument.split("=") for argument in sys.argv[2:])
+    files = Lab(Path(sys.argv[1])).score(recursive=True, **given)
+    print(json.dumps({"files": files, "peak_kb": read_peak()}))

@@ -1,6 +1,8 @@
 """The layers point one way, and heavy libraries stay in their place."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,13 @@ def test_heavy_libraries_stay_in_their_place(library, places):
     assert importing, f"nothing imports {library}: remove it from this test and from pyproject.toml"
     strays = {name for name in importing if not any(name.startswith(place) for place in places)}
     assert not strays
+
+
+def test_a_nightly_run_loads_no_library_that_only_a_picture_or_training_needs():
+    heavy = {"scanpy", "umap", "numba", "matplotlib", "sklearn", "torch", "optuna", "scvi"}
+    code = f"import sys, annotary.stages.score; print(*sorted({heavy} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == []
 
 
 def test_the_ground_floor_imports_nothing_above():
