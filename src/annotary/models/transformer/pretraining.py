@@ -5,6 +5,10 @@ scGPT and scBERT genes. The cell's vector, made of the tokens that are left, mus
 from genes that the cell does not express: negative sampling (Mikolov et al. 2013, arXiv:1310.4546), with
 these drawn as often as cells express them, so that it is no help to know which genes are common. The
 vector is the one that a classifier reads later, and what a gene is as an answer is its vector as a token.
+
+It is for many more unlabelled cells than labelled ones. Of 3,874 sorted PBMCs, pretrained on the 3,099 that
+are not tested, with 300 labels, test macro-F1 was .79 with 2,000 genes and 4 epochs, .77 with 4,000 and 8,
+and .80 without pretraining (one seed): nothing is gained from so few.
 """
 
 from collections.abc import Callable
