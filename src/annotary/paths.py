@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 _REMOTE = re.compile(r"(runs|models|mlflow-artifacts|http|https|s3|gs|dbfs|file):|[a-z][a-z0-9+.-]+://")
+_PASSWORD = re.compile(r"(\w://[^:/@\s]*:)[^/\s]*@")
 _SHELL_AND_MLFLOW = 3
 
 
@@ -35,6 +36,11 @@ def resolve_storage(text: str) -> str:
     if not text or "://" in text:
         return text
     return f"sqlite:///{resolve_path(text)}"
+
+
+def hide_password(text: str) -> str:
+    """Put stars for the password of an address such as ``postgresql://USER:PASSWORD@HOST/NAME``."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def find_caller_folder() -> Path:
