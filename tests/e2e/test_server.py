@@ -183,7 +183,7 @@ def test_another_user_is_told_what_needs_a_permission(trained, server, folder, m
     for name, value in bob.items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(server.address)
-    with pytest.raises(AccessError, match="needs to let bob do this; found .*403"), naming_outages():
+    with pytest.raises(AccessError, match=r"needs to let bob do this; found .*403"), naming_outages():
         remove_alias(NAME, "champion")
 
 
