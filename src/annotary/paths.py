@@ -1,4 +1,4 @@
-"""Relative paths as the person who typed them meant them."""
+"""Relative paths as the person who typed them meant them, and addresses without their passwords."""
 
 import os
 import re
