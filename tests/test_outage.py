@@ -63,17 +63,19 @@ def test_what_closes_a_run_is_tried_a_few_times_only(monkeypatch, before, within
     assert os.environ.get(RETRIES) == before
 
 
-def test_the_work_s_error_is_raised_though_the_run_cannot_be_closed(store, monkeypatch):
+def test_the_work_s_error_is_raised_though_the_run_cannot_be_closed(store):
     def refuse(*arguments, **options):
         fail("API request failed: connection refused")
 
-    def work():
-        for name in ("set_tag", "log_metrics", "end_run"):
-            monkeypatch.setattr(mlflow, name, refuse)
-        fail("API request failed: the first")
+    with pytest.MonkeyPatch.context() as broken:
 
-    with pytest.raises(StoreError, match="the first"), stage_run("promote", PromoteConfig()):
-        work()
+        def work():
+            for name in ("set_tag", "log_metrics", "end_run"):
+                broken.setattr(mlflow, name, refuse)
+            fail("API request failed: the first")
+
+        with pytest.raises(StoreError, match="the first"), stage_run("promote", PromoteConfig()):
+            work()
 
 
 def test_a_run_does_not_show_the_password_of_the_studies(store):
