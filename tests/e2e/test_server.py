@@ -78,7 +78,10 @@ def start(folder: Path, user: dict[str, str], *arguments: str, retries: int = 7)
 
 def finish(process: subprocess.Popen, *, code: int = 0, within: float = 200) -> tuple[str, str]:
     """Wait for a command; give its standard output and error."""
-    out, error = process.communicate(timeout=within)
+    try:
+        out, error = process.communicate(timeout=within)
+    finally:
+        process.kill()  # what hangs must not disturb the next test
     assert process.returncode == code, error
     return out, error
 
