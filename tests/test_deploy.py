@@ -1,5 +1,6 @@
-"""Schedules that start score: each passes its own checker, and its command has options that exist."""
+"""Schedules that start score, and the server: each is whole, and its commands have options that exist."""
 
+import importlib.metadata
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PROJECT
+from laboratory_server import LaboratoryServer, PostgreSQL
 
 from annotary.cli import cli
 
@@ -85,3 +87,80 @@ def test_the_cluster_script_is_bash_and_calls_the_command(tmp_path):
     words = done.stdout.splitlines()
     check_command(words)
     assert words[words.index("--input") + 1] == "in folder"
+
+
+def read_compose() -> dict:
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def test_every_image_of_the_server_is_pinned():
+    images = {name: service["image"] for name, service in read_compose()["services"].items()}
+    assert set(images) == {"postgres", "storage", "bucket", "mlflow"}
+    for name, image in images.items():
+        assert re.fullmatch(r"[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?(-full)?", image), f"{name}: {image}"
+
+
+def test_the_server_is_of_the_version_that_is_required():
+    image = read_compose()["services"]["mlflow"]["image"]
+    assert image.partition(":v")[2].removesuffix("-full") == importlib.metadata.version("mlflow")
+
+
+def test_no_password_of_the_server_has_a_default():
+    text = (DEPLOY / "compose.yaml").read_text()
+    for found in re.finditer(r"\$\{(\w+)([^}]*)\}", text):
+        assert found[1] in ("ANNOTARY_BIND", "ANNOTARY_HOSTS") or found[2].startswith(":?"), found[0]
+    for service in read_compose()["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|SECRET", name):
+                assert value.startswith("${"), name
+    assert "password =" not in (DEPLOY / "basic_auth.ini").read_text()
+
+
+def test_the_server_listens_on_this_machine_alone_unless_told_otherwise():
+    for name, service in read_compose()["services"].items():
+        for port in service.get("ports", []):
+            assert port.startswith("${ANNOTARY_BIND:-127.0.0.1}:"), name
+
+
+def test_every_service_that_stays_has_a_health_check_and_starts_again():
+    services = read_compose()["services"]
+    for name in ("postgres", "storage", "mlflow"):
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+        assert services[name]["restart"] == "unless-stopped"
+    assert services["mlflow"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+def test_what_the_server_mounts_is_here_and_its_volumes_are_declared():
+    compose = read_compose()
+    for service in compose["services"].values():
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            assert (DEPLOY / source).is_file() if source.startswith("./") else source in compose["volumes"]
+
+
+def test_the_tests_server_differs_from_the_laboratory_s_in_addresses_and_passwords_alone(tmp_path):
+    server = LaboratoryServer(tmp_path, PostgreSQL(tmp_path, tmp_path))
+    service = read_compose()["services"]["mlflow"]["environment"]
+    tested = server.make_environment()
+    differing = {name for name, value in tested.items() if str(service[name]) != value}
+    assert set(service) == set(tested)
+    assert differing == {
+        "MLFLOW_HOST",
+        "MLFLOW_PORT",
+        "PGHOST",
+        "PGPORT",
+        "PGPASSWORD",
+        "MLFLOW_ARTIFACTS_DESTINATION",
+        "MLFLOW_AUTH_CONFIG_PATH",
+        "MLFLOW_AUTH_ADMIN_PASSWORD",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY",
+        "MLFLOW_SERVER_ALLOWED_HOSTS",  # a variable whose default is tested
+        "AWS_SECRET_ACCESS_KEY",
+    }
+    assert tested["MLFLOW_SERVER_ALLOWED_HOSTS"] == "localhost:*,127.0.0.1:*"
+
+
+def test_readme_names_every_variable_that_the_server_needs():
+    needed = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "compose.yaml").read_text()))
+    readme = (PROJECT / "README.md").read_text()
+    assert all(name in readme for name in needed)

@@ -1,4 +1,4 @@
-"""Relative paths as the person who typed them meant them."""
+"""Relative paths as the person who typed them meant them, and addresses without their passwords."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import psutil
 
 _REMOTE = re.compile(r"(runs|models|mlflow-artifacts|http|https|s3|gs|dbfs|file):|[a-z][a-z0-9+.-]+://")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_PASSWORD = re.compile(r"(\w://[^:/@\s]*:)[^/\s]*@")
 _SHELL_AND_MLFLOW = 3
 
 
@@ -41,6 +42,11 @@ def resolve_storage(text: str) -> str:
     if not text or "://" in text:
         return text
     return f"sqlite:///{resolve_path(text)}"
+
+
+def hide_password(text: str) -> str:
+    """Put stars for the password of an address such as ``postgresql://USER:PASSWORD@HOST/NAME``."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def find_caller_folder() -> Path:

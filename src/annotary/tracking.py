@@ -26,7 +26,7 @@ from annotary.config import StageConfig
 from annotary.data.dataset import DatasetRecord, DatasetTables
 from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.outage import closing_soon, naming_outages, refuse_outage
-from annotary.paths import is_remote
+from annotary.paths import hide_password, is_remote
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,7 +187,7 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
         try:
             with naming_outages():
                 mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
-                mlflow.log_params({f"config.{name}": value for name, value in config.model_dump().items()})
+                mlflow.log_params(_describe(config))
                 yield run
                 mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
         except BaseException as error:
@@ -199,6 +199,14 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
                     mlflow.end_run("FAILED")
             raise
         mlflow.end_run()
+
+
+def _describe(config: StageConfig) -> dict[str, object]:
+    """List a configuration as a run's parameters, which everybody may read."""
+    return {
+        f"config.{name}": hide_password(value) if isinstance(value, str) else value
+        for name, value in config.model_dump().items()
+    }
 
 
 def _record_failure(error: BaseException) -> None:

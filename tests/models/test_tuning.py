@@ -196,6 +196,31 @@ def test_a_storage_that_does_not_answer_is_named(tmp_path):
         run(storage=f"sqlite:///{tmp_path}")
 
 
+OPEN = """
+import sys, time
+from annotary.models.tuning.study import open_study
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+open_study("shared", sys.argv[1], first_trials=[{"x": 1}, {"x": 2}], n_trials=4, seed=0)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_new_storage_at_once_make_it_once(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'new.db'}"
+    check_opened_at_once(storage, n_processes=4)
+
+
+def check_opened_at_once(storage: str, *, n_processes: int) -> None:
+    at = str(time.time() + 6)  # all have imported what they need by then
+    command = [sys.executable, "-c", OPEN, storage, at]
+    openers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(n_processes)]
+    for opener in openers:
+        _, said = opener.communicate(timeout=100)
+        assert opener.returncode == 0, said
+    study = optuna.load_study(study_name="shared", storage=storage)
+    assert [trial.system_attrs["fixed_params"] for trial in study.trials] == [{"x": 1}, {"x": 2}]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_optuna_verbosity_is_given_back(fails):
     before = optuna.logging.get_verbosity()

@@ -7,17 +7,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import optuna
+import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from annotary.errors import RegistryError, summarize
+from annotary.errors import RegistryError, StoreError, summarize
 from annotary.models.baselines import Params
 from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
 from annotary.models.tuning.sampler import NumberedSampler
+from annotary.paths import hide_password
 
 _SQLITE = "sqlite:///"
+_POSTGRESQL = "postgresql"
+_LOCK_NUMBER = 0x616E6E6F74617279
+"""Number of the lock at a PostgreSQL server; any other would do, if all processes take the same."""
 _SQLITE_TIMEOUT_S = 60
 _MOST_RETRIES = 3
 _POLL_S = 0.5
@@ -80,11 +85,8 @@ def open_study(
     RegistryError
         If the database does not answer.
     """
-    lock: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    if storage.startswith(_SQLITE):
-        lock = FileLock(f"{storage.removeprefix(_SQLITE)}.lock")
     try:
-        with _quiet(), lock:
+        with _quiet(), _alone(storage):
             study = optuna.create_study(
                 study_name=name,
                 storage=_open_storage(storage, heartbeat) if storage else None,
@@ -101,16 +103,44 @@ def open_study(
     except Exception as error:
         # Drivers of other databases raise their own errors; SQLAlchemy's are not all wrapped by Optuna.
         raise RegistryError(
-            f"study storage {storage or 'in memory'}",
+            _name_place(storage),
             expected="to be an SQLite file or a database that answers",
             found=summarize(error),
             remedy="Check --storage, and that the database or its disk is there.",
         ) from error
 
 
+@contextlib.contextmanager
+def _alone(address: str) -> Iterator[None]:
+    """Keep other processes out while tables are made and first trials queued: two would make them twice."""
+    if address.startswith(_SQLITE):
+        with FileLock(f"{address.removeprefix(_SQLITE)}.lock"):
+            yield
+    elif address.startswith(_POSTGRESQL):
+        engine = sqlalchemy.create_engine(address)
+        try:
+            with engine.begin() as connection:  # the lock ends with the transaction
+                connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_LOCK_NUMBER)))
+                yield
+        finally:
+            engine.dispose()
+    else:
+        yield
+
+
+def _name_place(address: str) -> str:
+    """Name a storage without its password."""
+    if not address:
+        return "study storage in memory"
+    return f"study storage {hide_password(address)}"
+
+
 def _open_storage(address: str, heartbeat: Heartbeat) -> RDBStorage:
     """Open a database; a trial whose process died is queued again."""
-    options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}} if address.startswith(_SQLITE) else {}
+    # A database that was started again is noticed before a query, not by its failure.
+    options: dict[str, object] = {"pool_pre_ping": True}
+    if address.startswith(_SQLITE):
+        options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
     return RDBStorage(
         address,
         engine_kwargs=options,
@@ -145,6 +175,11 @@ def work_on(
         A study without a complete trial gets one all the same.
     on_trial
         Called as each trial of this process ends.
+
+    Raises
+    ------
+    StoreError
+        If the database goes away; the next run does the trial again.
     """
     started = time.monotonic()
 
@@ -159,7 +194,7 @@ def work_on(
         if trial.state is not TrialState.FAIL:
             on_trial(trial)
 
-    with _quiet():
+    with _quiet(), _naming_absence():
         while True:
             optuna.storages.fail_stale_trials(study)
             late = bool(timeout) and time.monotonic() - started >= timeout
@@ -172,6 +207,20 @@ def work_on(
                 time.sleep(_POLL_S)
             else:
                 return
+
+
+@contextlib.contextmanager
+def _naming_absence() -> Iterator[None]:
+    """Tell a database that went away from other errors."""
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
+        raise StoreError(
+            "study storage",
+            expected="to answer until the study is done",
+            found=summarize(error.__cause__ if isinstance(error.__cause__, Exception) else error),
+            remedy="Check that the database or its disk is there, and start again: the trials are kept.",
+        ) from error
 
 
 @contextlib.contextmanager
