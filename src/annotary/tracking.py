@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import mlflow
 import pandas as pd
@@ -110,11 +111,16 @@ class StageRun:
 
     Attributes
     ----------
-    run_id
-        Id of the run.
+    run_id, experiment_id
+        Ids of the run and its experiment.
     """
 
     run_id: str
+    experiment_id: str
+
+    def link(self, name: str) -> str:
+        """Give the address of an artifact within MLflow's UI."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{quote(name)}"
 
     def log_metrics(self, metrics: dict[str, float], *, step: int | None = None) -> None:
         """Log figures in one request."""
@@ -176,7 +182,7 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
     connect()
     nested = mlflow.active_run() is not None
     with mlflow.start_run(run_name=stage, nested=nested) as active:
-        run = StageRun(run_id=active.info.run_id)
+        run = StageRun(active.info.run_id, active.info.experiment_id)
         mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
         mlflow.log_params({f"config.{name}": value for name, value in config.model_dump().items()})
         started = time.monotonic()
@@ -229,9 +235,8 @@ def log_trial(
 ) -> None:
     """Log a finished trial as a nested run; ``fold_scores`` become steps of one metric."""
     client = mlflow.MlflowClient()
-    experiment_id = client.get_run(parent.run_id).info.experiment_id
     run = client.create_run(
-        experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent.run_id, STAGE_TAG: "trial"}
+        parent.experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent.run_id, STAGE_TAG: "trial"}
     )
     now = int(time.time() * 1000)
     steps = [Metric("fold_macro_f1", score, now, fold) for fold, score in enumerate(fold_scores)]
@@ -258,9 +263,8 @@ def describe_dataset(record: DatasetRecord) -> dict[str, str]:
 
 def find_run(near: StageRun, tag: str, value: str) -> str | None:
     """Find the newest finished run with a tag in another run's experiment, by its id."""
-    client = mlflow.MlflowClient()
-    runs = client.search_runs(
-        [client.get_run(near.run_id).info.experiment_id],
+    runs = mlflow.MlflowClient().search_runs(
+        [near.experiment_id],
         filter_string=f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
         max_results=1,

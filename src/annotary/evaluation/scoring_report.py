@@ -4,25 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import jinja2
+from annotary.evaluation.pages import render_page
 
 _TEMPLATE = "scoring.html"
 _MOST_FILES = 500
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("annotary.evaluation"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 class Comparison(Protocol):
     """A figure of drift with its limits and its level."""
 
     @property
-    def name(self) -> str:
-        """What was compared."""
+    def title(self) -> str:
+        """What was compared, for people."""
 
     @property
     def value(self) -> float | None:
@@ -71,6 +64,7 @@ def make_scoring_report(
     confidence: Sequence[int],
     drift: Sequence[Comparison],
     files: Sequence[FileRow],
+    notes: list[str],
 ) -> str:
     """Write a run's report as one HTML page that needs no other file.
 
@@ -88,6 +82,8 @@ def make_scoring_report(
         Comparison with the training cells.
     files
         What became of each file; the first 500 are shown, failures before the others.
+    notes
+        Warnings; empty if there is nothing to warn of.
 
     Returns
     -------
@@ -95,9 +91,12 @@ def make_scoring_report(
     """
     largest = max(confidence, default=0) or 1
     ordered = sorted(files, key=lambda one: one.status != "failed")
-    return _PAGES.get_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         title=title,
         facts=facts,
+        pictures={},
+        notes=notes,
         labels=labels,
         bins=[count / largest for count in confidence],
         drift=drift,

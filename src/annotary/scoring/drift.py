@@ -14,6 +14,13 @@ LABELS_JS, LABELS_PSI = "label_shares_jensen_shannon", "label_shares_psi"
 CONFIDENCE_KS = "confidence_ks"
 GENES_MISSING, POOR_CELLS = "panel_genes_missing", "poor_cells"
 
+_TITLES = {
+    LABELS_JS: "Shares of labels: Jensen-Shannon distance",
+    LABELS_PSI: "Shares of labels: population stability index",
+    CONFIDENCE_KS: "Confidence: Kolmogorov-Smirnov distance",
+    GENES_MISSING: "Panel genes that are missing",
+    POOR_CELLS: "Cells of low information",
+}
 LIMITS = {
     LABELS_JS: (0.2, 0.4),
     LABELS_PSI: (0.2, 0.5),
@@ -75,6 +82,11 @@ class DriftFigure:
     value: float | None
     warn: float
     alert: float
+
+    @property
+    def title(self) -> str:
+        """What was compared, for people."""
+        return _TITLES.get(self.name, self.name)
 
     @property
     def level(self) -> Level:
