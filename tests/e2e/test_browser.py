@@ -1,11 +1,10 @@
-"""MLflow's own pages in a real browser: a person promotes, and reads what evaluate wrote, whatever the names."""
+"""MLflow's own pages in a real browser: a person promotes there, and reads model cards, whatever the names."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import anndata
@@ -16,14 +15,14 @@ from hostile import NAMES
 from playwright.sync_api import Page, expect, sync_playwright
 from registered import register_linear
 from servers import BIN, serve_mlflow
-from simulate import LABELS, write_cells
+from simulate import write_cells
 
 from annotary import keys
 from annotary.config import CHAMPION, PREVIOUS
 from annotary.evaluation.card import Figure, LabelFigures, ModelCard, to_markdown
 from annotary.ledger import OUTSIDE, PROMOTED, Decision
 from annotary.promotions import append, catch_up, read_ledger, settle
-from annotary.registry import describe_version, list_aliases, load
+from annotary.registry import describe_version, get_version, list_aliases
 
 CHROMIUM = shutil.which("chromium")
 NAME = "cell-annotator"
@@ -114,7 +113,7 @@ def score(folder: Path, address: str) -> dict:
 def read_annotated(folder: Path) -> tuple[dict, list[str]]:
     """What an annotated file says of its model, and its labels."""
     annotated = anndata.read_h5ad(folder / "out" / "incoming.annotated.h5ad")
-    return annotated.uns["annotary"], list(annotated.obs[keys.PREDICTED])
+    return annotated.uns["annotary"], list(annotated.obs[keys.PREDICTED_LABELS])
 
 
 def predict(folder: Path, number: str) -> list[str]:
@@ -177,13 +176,7 @@ def test_a_description_of_hostile_names_makes_nothing_in_the_page(address, versi
         facts={},
         address="#/experiments/1/runs/a1/artifacts/cards/linear_svm_v1.html",
     )
-    [version] = [
-        one
-        for one in mlflow.search_model_versions(filter_string=f"name = '{NAME}'")
-        if one.version == "1" or one.version == 1
-    ]
-    described = type("V", (), {"name": NAME, "number": str(version.version)})
-    describe_version(described, to_markdown(card))
+    describe_version(get_version(NAME, versions[0]), to_markdown(card))
     page.goto(f"{address}/#/models/{NAME}/versions/1", wait_until="domcontentloaded")
     link = page.get_by_role("link", name="The whole card, with pictures")
     expect(link).to_be_visible(timeout=PATIENCE)
