@@ -1,4 +1,4 @@
-"""MLflow's own pages in a real browser: a person promotes there, and reads model cards, whatever the names."""
+"""MLflow's own pages in a real browser: a person promotes there and reads model cards, whatever the names."""
 
 import json
 import os
