@@ -56,6 +56,10 @@ def count_starts(folder: Path, *, at_least: int) -> int:
 
 
 def test_a_real_webhook_starts_a_run_for_each_move_of_the_champion(store, receiver):
+    at_the_store = mlflow.MlflowClient()
+    at_the_store.create_registered_model(NAME)
+    for _ in range(2):
+        at_the_store.create_model_version(NAME, source=str(store))
     with serve_mlflow(
         store,
         MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=Fernet.generate_key().decode(),
@@ -64,9 +68,6 @@ def test_a_real_webhook_starts_a_run_for_each_move_of_the_champion(store, receiv
         MLFLOW_WEBHOOK_CACHE_TTL="1",
     ) as address:
         client = mlflow.MlflowClient(address, address)
-        client.create_registered_model(NAME)
-        for _ in range(2):
-            client.create_model_version(NAME, source="models:/m-00000000000000000000000000000000")
         event = "model_version_alias.created"
         client.create_webhook("forged", receiver, [event], secret="another secret, long enough")
         client.create_webhook("annotary", receiver, [event], secret=SECRET)
