@@ -48,11 +48,11 @@ def test_cron_takes_the_crontab():
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
 def test_systemd_takes_the_units(tmp_path):
-    for path in DEPLOY.glob("annotary-score.*"):
-        text = path.read_text().replace("/opt/annotary/.venv/bin/annotary", "/bin/true")
+    for path in DEPLOY.glob("annotary-*.*"):
+        text = re.sub(r"/opt/annotary/\.venv/bin/(annotary|python)", "/bin/true", path.read_text())
         (tmp_path / path.name).write_text(text)
     units = [str(path) for path in sorted(tmp_path.iterdir())]
-    assert len(units) == 2
+    assert len(units) == 3
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "annotary" not in done.stderr
@@ -61,6 +61,14 @@ def test_systemd_takes_the_units(tmp_path):
 def test_the_service_starts_a_command_that_exists():
     [line] = re.findall(r"^ExecStart=(.*)$", (DEPLOY / "annotary-score.service").read_text(), re.MULTILINE)
     check_command(shlex.split(line))
+
+
+def test_the_webhook_s_service_starts_commands_that_exist():
+    [line] = re.findall(r"^ExecStart=(.*)$", (DEPLOY / "annotary-webhook.service").read_text(), re.MULTILINE)
+    words = shlex.split(line)
+    script = words.index("/opt/annotary/deploy/webhook_receiver.py")
+    assert (DEPLOY / Path(words[script]).name).is_file()
+    check_command(words[words.index("--") + 1 :])
 
 
 def test_the_cron_job_is_complete_and_its_command_exists():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import mlflow
 import pandas as pd
@@ -111,11 +112,16 @@ class StageRun:
 
     Attributes
     ----------
-    run_id
-        Id of the run.
+    run_id, experiment_id
+        Ids of the run and its experiment.
     """
 
     run_id: str
+    experiment_id: str
+
+    def link(self, name: str) -> str:
+        """Give the address of an artifact within MLflow's UI."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{quote(name)}"
 
     def log_metrics(self, metrics: dict[str, float], *, step: int | None = None) -> None:
         """Log figures in one request."""
@@ -182,7 +188,8 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
     connect()
     with naming_outages():
         nested = mlflow.active_run() is not None
-        run = StageRun(mlflow.start_run(run_name=stage, nested=nested).info.run_id)
+        info = mlflow.start_run(run_name=stage, nested=nested).info
+        run = StageRun(info.run_id, info.experiment_id)
         started = time.monotonic()
         try:
             with naming_outages():
@@ -232,9 +239,8 @@ def log_trial(
 ) -> None:
     """Log a finished trial as a nested run; scores of its parts, folds or epochs, are steps of one metric."""
     client = mlflow.MlflowClient()
-    experiment_id = client.get_run(parent.run_id).info.experiment_id
     run = client.create_run(
-        experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent.run_id, STAGE_TAG: "trial"}
+        parent.experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent.run_id, STAGE_TAG: "trial"}
     )
     now = int(time.time() * 1000)
     steps = [Metric(f"{part}_macro_f1", score, now, number) for number, score in enumerate(scores)]
@@ -261,9 +267,8 @@ def describe_dataset(record: DatasetRecord) -> dict[str, str]:
 
 def find_run(near: StageRun, tag: str, value: str) -> str | None:
     """Find the newest finished run with a tag in another run's experiment, by its id."""
-    client = mlflow.MlflowClient()
-    runs = client.search_runs(
-        [client.get_run(near.run_id).info.experiment_id],
+    runs = mlflow.MlflowClient().search_runs(
+        [near.experiment_id],
         filter_string=f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
         max_results=1,

@@ -5,10 +5,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 from conftest import PROJECT
 from models.bundles import make_bundle, make_provenance
 from models.conformance import make_spec
+from servers import find_port, wait_for
 from simulate import LABELS, simulate_cells
 
 from annotary import registry
@@ -29,7 +28,6 @@ pytestmark = pytest.mark.full
 
 BIN = Path(sys.executable).parent
 PORT = "5001"
-STARTS_WITHIN = 120
 
 
 def read_commands() -> list[str]:
@@ -44,12 +42,6 @@ def read_commands() -> list[str]:
 def find_command(start: str, *, last: bool = False) -> str:
     found = [command for command in read_commands() if command.startswith(start)]
     return found[-1 if last else 0]
-
-
-def find_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def type_in(command: str, folder: Path) -> str:
@@ -103,17 +95,6 @@ def port(folder) -> str:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
-
-
-def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    pytest.fail(f"the server does not answer: {log.read_text()}")
 
 
 def check_rows(answer: str, expected: pd.DataFrame) -> None:

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from annotary.evaluation.embedding_figure import draw_embedding
-from annotary.evaluation.groups import PALETTE, group_cells, sample_groups, shorten
+from annotary.evaluation.groups import PALETTE, group_cells, sample_groups
+from annotary.evaluation.names import shorten
 from annotary.evaluation.quality_figures import draw_doublets, draw_quality
 
 ODD_NAMES = ["$a$b$", "_hidden", r"$\frac{", "a/b\nc", "β-cell <b>", ""]

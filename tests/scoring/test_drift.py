@@ -154,6 +154,7 @@ def test_the_page_escapes_every_text_and_loads_nothing():
             FileRow(evil, "annotated", 3, 0.5, 1.0, evil),
             FileRow("bad.h5ad", "failed", 0, None, 0.0, "bad"),
         ],
+        notes=[],
         held_out=[0, 2, 1],
         genes=[GeneRow(evil, 0.25, 0.75)],
         umap=b"picture",
@@ -168,7 +169,14 @@ def test_the_page_escapes_every_text_and_loads_nothing():
 
 def test_a_page_without_cells_shows_the_files():
     page = make_scoring_report(
-        "t", {}, labels=[], confidence=[], drift=[], files=[FileRow("x", "failed", 0, None, 0.0, "why")]
+        "t",
+        {},
+        labels=[],
+        confidence=[],
+        drift=[],
+        files=[FileRow("x", "failed", 0, None, 0.0, "why")],
+        notes=["careful"],
     )
     assert "why" in page
+    assert "careful" in page
     assert "Confidence" not in page

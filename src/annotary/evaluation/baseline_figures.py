@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from annotary.evaluation.names import shorten
+
 N_TOP_GENES = 10
 _COLUMNS = 5
 _INCHES = 2.4
@@ -49,9 +51,10 @@ def draw_top_genes(weights: pd.DataFrame, *, measure: str = "Weight") -> Figure:
     for axis, label in zip(axes, weights.columns, strict=False):
         top = weights[label].nlargest(N_TOP_GENES).iloc[::-1]
         axis.barh(np.arange(len(top)), top)
-        axis.set_yticks(np.arange(len(top)), top.index, fontsize=7, parse_math=False)
+        names = [shorten(gene) for gene in top.index]
+        axis.set_yticks(np.arange(len(top)), names, fontsize=7, parse_math=False)
         axis.tick_params(axis="x", labelsize=7)
-        axis.set_title(label, fontsize=8, parse_math=False)
+        axis.set_title(shorten(label), fontsize=8, parse_math=False)
     for axis in axes[weights.shape[1] :]:
         axis.set_visible(False)
     figure.supxlabel(measure, fontsize=8)

@@ -14,7 +14,7 @@ from annotary.evaluation.metrics import HEADLINE, Evaluation
 from annotary.evaluation.pages import render_markdown, render_page
 
 LONGEST_DESCRIPTION = 4900
-"""MLflow keeps 5,000 characters of a version's description."""
+"""MLflow's column for a version's description has 5,000 characters: SQLite takes more, PostgreSQL not."""
 
 _PAGE = "card.html"
 _TEXT = "card.md"
@@ -28,6 +28,7 @@ _FIGURES = {
     "bundle_mb": "Size, MB",
 }
 _FEW_CELLS = 30
+_CUT = "\nCut here: the rest is in the whole card.\n"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class ModelCard:
         Where it ends, in sentences.
     facts
         Hashes, run, settings.
+    address
+        Where the card's page is: a link for MLflow's UI.
     """
 
     title: str
@@ -118,6 +121,7 @@ class ModelCard:
     rivals: list[Rival]
     limits: list[str]
     facts: dict[str, str]
+    address: str
 
 
 def measure_figures(
@@ -211,9 +215,19 @@ def to_html(card: ModelCard, confusion: bytes) -> str:
 
 
 def to_markdown(card: ModelCard) -> str:
-    """Write a card as the Markdown of a version's description; the longest label table is cut to fit."""
-    for n_labels in range(len(card.labels), -1, -1):
-        text = render_markdown(_TEXT, card=card, n_labels=n_labels)
+    """Write a card as the Markdown of a version's description.
+
+    Where it would be too long, the last labels are left out, then the last rivals, and what is still too long
+    ends after a whole line; it says so, and where the whole is.
+    """
+    n_labels, n_rivals = len(card.labels), len(card.rivals)
+    while True:
+        text = render_markdown(_TEXT, card=card, n_labels=n_labels, n_rivals=n_rivals)
         if len(text) <= LONGEST_DESCRIPTION:
             return text
-    return text[:LONGEST_DESCRIPTION]
+        if n_labels:
+            n_labels -= 1
+        elif n_rivals:
+            n_rivals -= 1
+        else:
+            return text[: text.rindex("\n", 0, LONGEST_DESCRIPTION - len(_CUT)) + 1] + _CUT

@@ -5,6 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from annotary.evaluation.names import shorten
+
 _TITLES = {"scvi": "scVI: negative ELBO", "solo": "SOLO's classifier: cross-entropy"}
 _MOST_NAMED = 12
 
@@ -24,7 +26,7 @@ def draw_doublet_training(curves: pd.DataFrame) -> Figure:
     for axis, (network, title) in zip(axes, _TITLES.items(), strict=True):
         for number, lane in enumerate(lanes):
             rows = curves[(curves["lane"] == lane) & (curves["network"] == network)]
-            _draw_lane(axis, rows, colour=f"C{number % 10}", lane=lane if len(lanes) > 1 else "")
+            _draw_lane(axis, rows, colour=f"C{number % 10}", lane=shorten(lane) if len(lanes) > 1 else "")
         axis.set(xlabel="Epoch", ylabel="Loss", title=title)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if 0 < len(lanes) <= _MOST_NAMED:

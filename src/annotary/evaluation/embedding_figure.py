@@ -11,9 +11,9 @@ from annotary.evaluation.groups import (
     POOLED_COLOUR,
     Groups,
     group_cells,
-    shorten,
     show_names_as_they_are,
 )
+from annotary.evaluation.names import shorten
 
 _MOST_GROUPS = 40
 _MARKERS = "os^Dv"
@@ -42,7 +42,7 @@ def draw_embedding(positions: np.ndarray, groups: dict[str, np.ndarray]) -> Figu
     axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for axis, (title, panel) in zip(axes, panels.items(), strict=True):
         _draw_groups(axis, positions, panel)
-        axis.set_title(title, parse_math=False)
+        axis.set_title(shorten(title), parse_math=False)
         axis.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     return figure
 

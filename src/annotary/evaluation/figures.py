@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from annotary import keys
+from annotary.evaluation.names import shorten
 
 _DPI = 120
 _CELL_INCHES = 0.55
@@ -45,13 +46,13 @@ def _draw_matrix(axis: Axes, table: pd.DataFrame) -> matplotlib.image.AxesImage:
     image = axis.imshow(values, vmin=0, vmax=1, cmap="Blues")
     axis.set_xticks(
         range(len(table.columns)),
-        table.columns,
+        [shorten(name) for name in table.columns],
         rotation=60,
         ha="right",
         rotation_mode="anchor",
         parse_math=False,
     )
-    axis.set_yticks(range(len(table.index)), table.index, parse_math=False)
+    axis.set_yticks(range(len(table.index)), [shorten(name) for name in table.index], parse_math=False)
     for row, column in np.argwhere(values >= _LEAST_SHOWN):
         value = values[row, column]
         axis.text(
@@ -132,7 +133,7 @@ def draw_class_counts(counts: pd.DataFrame) -> Figure:
     for side in ordered.columns:
         axis.barh(rows, ordered[side], left=left, label=side)
         left += ordered[side].to_numpy()
-    axis.set_yticks(rows, ordered.index, parse_math=False)
+    axis.set_yticks(rows, [shorten(name) for name in ordered.index], parse_math=False)
     for position, total in enumerate(left):
         axis.text(total, position, f" {total:.0f}", va="center", fontsize=8)
     axis.set(xlabel="Cells", title="Cells of each label")

@@ -11,7 +11,6 @@ from matplotlib.legend import Legend
 NO_NAME = "none"
 """What cells without a group are shown as."""
 
-_LONGEST_NAME = 34
 _OKABE_ITO = matplotlib.color_sequences["okabe_ito"]
 # The yellow is faint on white and the black heavy: both come last.
 PALETTE = tuple(to_hex(_OKABE_ITO[index]) for index in (5, 6, 3, 7, 2, 1, 0, 4))
@@ -84,15 +83,6 @@ def sample_groups(groups: Groups, *, most: int) -> list[np.ndarray]:
     return [
         found if len(found) <= share else np.sort(rng.choice(found, share, replace=False)) for found in rows
     ]
-
-
-def shorten(name: str) -> str:
-    """Show a name on one line, a long one without its middle."""
-    name = " ".join(name.split())
-    if len(name) <= _LONGEST_NAME:
-        return name
-    half = _LONGEST_NAME // 2
-    return f"{name[: half - 1]}…{name[-half:]}"
 
 
 def count_cells(n_cells: int) -> str:

@@ -2,29 +2,47 @@
 
 import base64
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jinja2
 
+from annotary.evaluation.names import reveal, shorten
+
 _LONG = 300
-_LOADER = jinja2.PackageLoader("annotary.evaluation")
-_PAGES = jinja2.Environment(
-    loader=_LOADER, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_TEXTS = jinja2.Environment(
-    loader=_LOADER,
-    # Markdown has no autoescape of its own: `finalize` below does the same for its signs.
-    autoescape=False,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    finalize=lambda value: escape_markdown(value) if isinstance(value, str) else value,
-)
-_SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
+_BY_BACKSLASH = re.compile(r"([\\`*_{}\[\]#|~!])")
+_BY_NUMBER = re.compile(r"[<>&@:]|(?<=www)\.", re.IGNORECASE)
+"""Signs of HTML, links, mentions and emoji: MLflow's Markdown knows no backslash before some of them."""
 
 
 def escape_markdown(text: str) -> str:
-    """Put a backslash before every sign that Markdown or HTML gives a meaning; line breaks become spaces."""
-    return _SIGNS.sub(r"\\\1", " ".join(text.split()))
+    """Take their meaning from all signs that Markdown or HTML gives one; line breaks become spaces."""
+    text = _BY_BACKSLASH.sub(r"\\\1", reveal(" ".join(text.split())))
+    return _BY_NUMBER.sub(lambda sign: f"&#{ord(sign.group())};", text)
+
+
+def _make_environment(finalize: Callable[[str], str], *, autoescape: bool) -> jinja2.Environment:
+    """Make an environment that lets ``finalize`` see every text before it is shown."""
+
+    def finish(value: Any) -> Any:
+        is_text = isinstance(value, str) and not hasattr(value, "__html__")
+        return finalize(value) if is_text else value
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("annotary.evaluation"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finish,
+    )
+    made.filters["shorten"] = shorten
+    return made
+
+
+_PAGES = _make_environment(reveal, autoescape=True)
+# Markdown has no autoescape of its own: `finalize` does the same for its signs.
+_TEXTS = _make_environment(escape_markdown, autoescape=False)
 
 
 def render_page(

@@ -17,9 +17,9 @@ from annotary.evaluation.groups import (
     count_cells,
     group_column,
     sample_groups,
-    shorten,
     show_names_as_they_are,
 )
+from annotary.evaluation.names import shorten
 
 _MOST_SOURCES = 12
 _MOST_DRAWN = 20_000

@@ -1,29 +1,21 @@
 """A run of scoring on one page: files, labels, confidence, and how far they are from the training cells."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import jinja2
+from annotary.evaluation.pages import render_page
 
 _TEMPLATE = "scoring.html"
 _MOST_FILES = 500
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("annotary.evaluation"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 class Comparison(Protocol):
     """A figure of drift with its limits and its level."""
 
     @property
-    def name(self) -> str:
-        """What was compared."""
+    def title(self) -> str:
+        """What was compared, for people."""
 
     @property
     def value(self) -> float | None:
@@ -81,6 +73,7 @@ def make_scoring_report(
     confidence: Sequence[int],
     drift: Sequence[Comparison],
     files: Sequence[FileRow],
+    notes: list[str],
     held_out: Sequence[int] = (),
     genes: Sequence[GeneRow] = (),
     umap: bytes | None = None,
@@ -101,6 +94,8 @@ def make_scoring_report(
         Comparison with the training cells.
     files
         What became of each file; the first 500 are shown, failures before the others.
+    notes
+        Warnings; empty if there is nothing to warn of.
     held_out
         Known cells that the model was not fitted to, in the same bins; empty where it does not tell.
     genes
@@ -114,13 +109,15 @@ def make_scoring_report(
     """
     histograms = {"These cells": confidence, "Known cells that the model was not fitted to": held_out}
     ordered = sorted(files, key=lambda one: one.status != "failed")
-    return _PAGES.get_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         title=title,
         facts=facts,
+        pictures={"UMAP of a sample of the cells": umap} if umap else {},
+        notes=notes,
         labels=labels,
         histograms={caption: _scale(counts) for caption, counts in histograms.items() if len(counts)},
         genes=genes,
-        umap=base64.b64encode(umap).decode() if umap else "",
         drift=drift,
         files=ordered[:_MOST_FILES],
         n_more=max(len(files) - _MOST_FILES, 0),

@@ -17,6 +17,13 @@ CONFIDENCE_KS = "confidence_ks"
 GENES_MISSING, GENES_SHIFTED = "panel_genes_missing", "panel_genes_shifted"
 POOR_CELLS = "poor_cells"
 
+_TITLES = {
+    LABELS_JS: "Shares of labels: Jensen-Shannon distance",
+    LABELS_PSI: "Shares of labels: population stability index",
+    CONFIDENCE_KS: "Confidence: Kolmogorov-Smirnov distance",
+    GENES_MISSING: "Panel genes that are missing",
+    POOR_CELLS: "Cells of low information",
+}
 LIMITS = {
     LABELS_JS: (0.2, 0.4),
     LABELS_PSI: (0.2, 0.5),
@@ -88,6 +95,11 @@ class DriftFigure:
     value: float | None
     warn: float
     alert: float
+
+    @property
+    def title(self) -> str:
+        """What was compared, for people."""
+        return _TITLES.get(self.name, self.name)
 
     @property
     def level(self) -> Level:

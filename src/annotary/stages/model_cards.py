@@ -93,8 +93,8 @@ def write_cards(
             for name, theirs in calls.items()
             if name != mine
         ]
-        card = _make_card(one, rivals, dataset, cells, config)
         page = f"cards/{name_column(one.version.tags[KIND_TAG], one.version.number)}.html"
+        card = _make_card(one, rivals, dataset, cells, config, address=run.link(page))
         confusion = to_png(draw_confusion({mine: one.evaluation.confusion_by_row}))
         run.log_text(to_html(card, confusion), page)
         describe_version(one.version, to_markdown(card))
@@ -109,7 +109,13 @@ def _has_same_cells(champion: RegisteredVersion, dataset: Dataset) -> bool:
 
 
 def _make_card(
-    one: Measured, rivals: list[Rival], dataset: Dataset, cells: LabelledCells, config: EvaluateConfig
+    one: Measured,
+    rivals: list[Rival],
+    dataset: Dataset,
+    cells: LabelledCells,
+    config: EvaluateConfig,
+    *,
+    address: str,
 ) -> ModelCard:
     """Put together what a version's card says."""
     bundle = load(one.version.uri)
@@ -141,6 +147,7 @@ def _make_card(
             leaky=record.leaky,
         ),
         facts=_list_facts(one, bundle, dataset),
+        address=address,
     )
 
 

@@ -47,19 +47,32 @@ def record_outcome(run: StageRun, outcome: Outcome) -> None:
             f"{n_known} files were annotated with {outcome.model} before"
             + (": nothing to do" if is_all else "")
         )
-    level = outcome.drift.level
-    if level in ("warn", "alert"):
-        told = ", ".join(
-            f"{figure.name} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level)})"
-            for figure in outcome.drift.figures
-            if figure.value is not None and figure.level in ("warn", "alert")
-        )
-        warn(f"the cells differ from the training cells: {told}")
-    run.set_tags({DRIFT_TAG: level})
+    drifted = _describe_drift(outcome)
+    if drifted:
+        warn(drifted)
+    run.set_tags({DRIFT_TAG: outcome.drift.level})
     run.log_metrics(outcome.measure())
     run.log_table(outcome.tabulate(), "files", index=False)
     if outcome.tally is not None:
         _record_cells(run, outcome, outcome.tally)
+
+
+def _describe_drift(outcome: Outcome) -> str:
+    """Say which figures are beyond their limits; empty where none is."""
+    told = ", ".join(
+        f"{figure.name} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level)})"
+        for figure in outcome.drift.figures
+        if figure.value is not None and figure.level in ("warn", "alert")
+    )
+    return f"the cells differ from the training cells: {told}" if told else ""
+
+
+def _list_notes(outcome: Outcome) -> list[str]:
+    """List what the run's page warns of."""
+    notes = [_describe_drift(outcome)]
+    if outcome.failed:
+        notes.append(f"{len(outcome.failed)} of {len(outcome.files)} files could not be annotated.")
+    return [f"{note[0].upper()}{note[1:]}" for note in notes if note]
 
 
 def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
@@ -84,10 +97,9 @@ def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
     if genes:
         run.log_table(genes.table, "gene_detection")
     sample = outcome.survey.sample if outcome.survey else None
-    facts = {"model": outcome.model, "run": outcome.run_id, "cells": f"{tally.n_cells:,}"}
     page = make_scoring_report(
-        f"Annotated with {outcome.model}",
-        facts | {"drift": outcome.drift.level},
+        f"{tally.n_cells:,} cells annotated with {outcome.model}",
+        {"Model": outcome.model, "Run": outcome.run_id, "Drift": outcome.drift.level},
         labels=labels,
         confidence=tally.confidence,
         held_out=() if outcome.reference.confidence is None else outcome.reference.confidence.tolist(),
@@ -95,6 +107,7 @@ def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
         genes=_list_genes(genes) if genes else (),
         umap=draw_scored_cells(sample, tally.label_names) if sample else None,
         files=files,
+        notes=_list_notes(outcome),
     )
     run.log_text(page, "scoring.html")
     run.log_table(pd.DataFrame(labels), "labels", index=False)
