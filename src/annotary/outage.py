@@ -80,11 +80,11 @@ def closing_soon() -> Iterator[None]:
             os.environ[MLFLOW_HTTP_REQUEST_MAX_RETRIES.name] = before
 
 
-def _find_cause(error: BaseException) -> str:
+def _find_cause(error: Exception) -> str:
     """Find what lies below a failed request: ``Connection refused``, not the libraries' wrappings of it."""
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        error = cause
+    while True:
         reason = getattr(error, "reason", None) or next(iter(error.args), None)
-        cause = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-    return summarize(error)  # type: ignore[arg-type]
+        cause = reason if isinstance(reason, Exception) else error.__cause__ or error.__context__
+        if not isinstance(cause, Exception):
+            return summarize(error)
+        error = cause
