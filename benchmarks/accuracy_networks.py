@@ -17,7 +17,7 @@ from annotary.models.ensemble import fit_weights, vote
 from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.training import fit_transformer
-from annotary.quality.panel import SCORE, choose_panel
+from annotary.quality.panel import choose_panel, rank_by_score
 from annotary.quality.prepare import PreparedCells
 
 TRANSFORMER, ENSEMBLE, NOTEBOOK = "transformer", "ensemble", "notebook transformer"
@@ -117,7 +117,7 @@ def _ask_transformer(
         method="f_test",
         n_top_genes=0,
     )
-    panel = table.sort_index().sort_values(SCORE, ascending=False, kind="stable").index
+    panel = rank_by_score(table)
     seen, shape = _prepare(train, panel), NetworkConfig(len(panel), int(codes.max()) + 1)
     training = TrainingConfig(seed=SEED)
     first, history = fit_transformer(

@@ -186,6 +186,11 @@ def get_candidate(model_id: str) -> Candidate:
     return _to_candidate(model)
 
 
+def get_candidates(model_ids: str) -> list[Candidate]:
+    """Get the logged models of ids with commas between them; none for an empty text."""
+    return [get_candidate(model_id.strip()) for model_id in model_ids.split(",") if model_id.strip()]
+
+
 def _to_candidate(model: Any) -> Candidate:
     """Read kind and run of a logged model."""
     return Candidate(

@@ -91,6 +91,11 @@ def rank_genes(
     return pd.DataFrame(table, index=gene_ids)
 
 
+def rank_by_score(table: pd.DataFrame) -> pd.Index:
+    """List the genes of a panel's table, best first; of equal scores in the order of the alphabet."""
+    return table.sort_index().sort_values(SCORE, ascending=False, kind="stable").index
+
+
 def score_genes(tally: GeneTally, kept: np.ndarray) -> np.ndarray:
     """Compute what genes are ranked by, ``(n_kept,)``; the higher, the better, NaN where there is nothing.
 

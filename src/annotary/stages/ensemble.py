@@ -12,7 +12,7 @@ from annotary.errors import ConfigError
 from annotary.log import say
 from annotary.models.bundle import Bundle
 from annotary.models.ensemble import EnsembleAnnotator, Member, fit_weights, vote
-from annotary.registry import Candidate, find_candidates, get_candidate, load, log_bundle
+from annotary.registry import Candidate, find_candidates, get_candidates, load, log_bundle
 from annotary.stages.candidates import (
     hold_out_validation,
     make_bundle,
@@ -59,10 +59,10 @@ def ensemble(config: EnsembleConfig) -> Candidate | None:
 
 def _list_members(config: EnsembleConfig, dataset: Dataset) -> list[Candidate]:
     """Take the candidates that were named, or the latest of each kind."""
-    named = [model_id.strip() for model_id in config.candidates.split(",") if model_id.strip()]
-    found = [get_candidate(one) for one in named] or find_candidates(dataset.record.dataset_hash)
-    of_kind = {one.kind: one for one in found if one.kind != EnsembleAnnotator.kind}
-    members = found if named else list(of_kind.values())
+    members = get_candidates(config.candidates)
+    if not members:
+        found = find_candidates(dataset.record.dataset_hash)
+        members = list({one.kind: one for one in found if one.kind != EnsembleAnnotator.kind}.values())
     if len(members) < 2:
         raise ConfigError(
             "--candidates",

@@ -25,7 +25,7 @@ from annotary.registry import (
     RegisteredVersion,
     fetch_bundle,
     find_candidates,
-    get_candidate,
+    get_candidates,
     log_model_metrics,
     register,
     set_alias,
@@ -126,9 +126,9 @@ def _measure(
 
 def _list_candidates(config: EvaluateConfig, dataset: Dataset) -> list[Candidate]:
     """Take the candidates that were named, or every one of the dataset."""
-    named = [model_id.strip() for model_id in config.candidates.split(",") if model_id.strip()]
+    named = get_candidates(config.candidates)
     if named:
-        return [get_candidate(model_id) for model_id in named]
+        return named
     found = find_candidates(dataset.record.dataset_hash)
     if not found:
         raise RegistryError(

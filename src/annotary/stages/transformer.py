@@ -6,7 +6,7 @@ from annotary import keys
 from annotary.config import TransformerConfig
 from annotary.data.dataset import Dataset, read_dataset
 from annotary.models.transformer.classifier import TransformerAnnotator
-from annotary.quality.panel import SCORE, choose_panel
+from annotary.quality.panel import choose_panel, rank_by_score
 from annotary.quality.prepare import InputSpec
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import (
@@ -93,7 +93,7 @@ def _choose_panel(config: TransformerConfig, dataset: Dataset) -> pd.Index:
         method="f_test",
         n_top_genes=config.network_genes,
     )
-    ranked = table.sort_index().sort_values(SCORE, ascending=False, kind="stable").index
+    ranked = rank_by_score(table)
     if config.network_panel == "dataset" or dataset.record.leaky:
         return ranked[ranked.isin(dataset.panel)]
     return ranked[: config.network_genes or None]
