@@ -6,13 +6,21 @@ from string import ascii_letters
 import numpy as np
 import pandas as pd
 from accuracy_models import SEED
-from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER
+from accuracy_networks import ENSEMBLE, ENSEMBLE_3, NOTEBOOK, TRANSFORMER, TRANSFORMER_3
 from sklearn.metrics import f1_score
 
 from annotary.evaluation.bootstrap import compute_p, find_interval, resample
 
 LINEAR = "logistic_regression"
-PAIRS = ((TRANSFORMER, LINEAR), (ENSEMBLE, LINEAR), (ENSEMBLE, TRANSFORMER), (TRANSFORMER, NOTEBOOK))
+PAIRS = (
+    (TRANSFORMER, LINEAR),
+    (TRANSFORMER_3, LINEAR),
+    (TRANSFORMER_3, TRANSFORMER),
+    (ENSEMBLE, LINEAR),
+    (ENSEMBLE, TRANSFORMER),
+    (ENSEMBLE_3, LINEAR),
+    (TRANSFORMER, NOTEBOOK),
+)
 """Models that are compared cell by cell."""
 
 _DRAWS = 2_000
@@ -41,7 +49,7 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (dataset, first, second), folds in _pair(results):
         rng = np.random.default_rng(SEED)
-        draws = np.mean([_draw_difference(*texts, rng) for texts in folds], axis=0)
+        draws = np.mean([draw_difference(*texts, rng) for texts in folds], axis=0)
         scores = [[_score(truth, calls) for calls in pair] for truth, *pair in folds]
         low, high = find_interval(draws)
         rows.append(
@@ -74,7 +82,7 @@ def _pair(results: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[tu
             yield (str(dataset), first, second), texts
 
 
-def _draw_difference(truth: str, first: str, second: str, rng: np.random.Generator) -> np.ndarray:
+def draw_difference(truth: str, first: str, second: str, rng: np.random.Generator) -> np.ndarray:
     """Draw the cells of a fold again: macro-F1 of the first model less the second's, ``(n_draws,)``."""
     codes, calls = _read_letters(truth), np.stack([_read_letters(first), _read_letters(second)])
     n_classes = int(max(codes.max(), calls.max())) + 1

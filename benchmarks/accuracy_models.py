@@ -165,7 +165,15 @@ class TunedBaseline:
 
 def list_models(n_trials: int) -> list[Model]:
     """List what there is to compare: our baselines, tuned by ``n_trials`` each, our networks, peers."""
-    from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER, predict_notebook, run_transformer
+    from accuracy_networks import (
+        ENSEMBLE,
+        ENSEMBLE_3,
+        NOTEBOOK,
+        TRANSFORMER,
+        TRANSFORMER_3,
+        predict_notebook,
+        run_transformer,
+    )
 
     ours = [
         Model(kind, partial(predict_tuned, kind=kind, n_trials=n_trials), n_trials=n_trials)
@@ -178,6 +186,12 @@ def list_models(n_trials: int) -> list[Model]:
             run=partial(run_transformer, n_trials=n_trials),
             n_trials=n_trials,
             others=(ENSEMBLE,),
+        ),
+        Model(
+            TRANSFORMER_3,
+            run=partial(run_transformer, n_trials=n_trials, names=(TRANSFORMER_3, ENSEMBLE_3), n_networks=3),
+            n_trials=n_trials,
+            others=(ENSEMBLE_3,),
         ),
         Model(NOTEBOOK, predict_notebook),
         Model(PLAIN_LR, predict_plain),

@@ -21,6 +21,7 @@ from annotary.quality.panel import choose_panel, rank_by_score
 from annotary.quality.prepare import PreparedCells
 
 TRANSFORMER, ENSEMBLE, NOTEBOOK = "transformer", "ensemble", "notebook transformer"
+TRANSFORMER_3, ENSEMBLE_3 = "transformer of 3", "ensemble of 3"
 
 _VALIDATION_SHARE = 1 / 8  # as 10 % beside 70 % training cells
 _NOTEBOOK_GENES = 1200
@@ -43,33 +44,48 @@ class Said:
 
     Attributes
     ----------
+    rows
+        Positions of the validation cells, ``(n_validation,)``.
     validation, held_out
         ``(n_cells, n_classes)``.
     seconds
         What training and both took.
     """
 
+    rows: np.ndarray
     validation: np.ndarray
     held_out: np.ndarray
     seconds: float
 
 
-def run_transformer(train: Cells, labels: np.ndarray, held_out: Cells, *, n_trials: int) -> list[Result]:
-    """Train the transformer with its defaults, tune the linear model, and let both vote."""
+def run_transformer(
+    train: Cells,
+    labels: np.ndarray,
+    held_out: Cells,
+    *,
+    n_trials: int,
+    names: tuple[str, str] = (TRANSFORMER, ENSEMBLE),
+    n_networks: int = 1,
+) -> list[Result]:
+    """Train the transformer with its defaults, tune the linear model, and let both vote.
+
+    Returns
+    -------
+    Results of the transformer and of the vote, by these ``names``.
+    """
     train = train.take_genes(find_common(train.counts))
-    names, codes = np.unique(labels, return_inverse=True)
-    fitted, validation = _split(train, codes)
-    network = _ask_transformer(train, codes, held_out, fitted, validation)
+    classes, codes = np.unique(labels, return_inverse=True)
+    network = train_and_ask(train, codes, held_out, n_networks=n_networks)
     started = time.perf_counter()
     linear = fit_tuned(train, codes, kind="logistic_regression", n_trials=n_trials)
-    said = (linear.held_out[validation], network.validation)
-    weights = fit_weights(said, codes[validation])
+    said = (linear.held_out[network.rows], network.validation)
+    weights = fit_weights(said, codes[network.rows])
     both = vote((linear.predict(held_out), network.held_out), weights)
     seconds = network.seconds + time.perf_counter() - started
     print(f"  weights: linear {weights[0]:.2f}, transformer {weights[1]:.2f}", flush=True)
     return [
-        Result(TRANSFORMER, names[network.held_out.argmax(axis=1)], network.seconds),
-        Result(ENSEMBLE, names[both.argmax(axis=1)], seconds),
+        Result(names[0], classes[network.held_out.argmax(axis=1)], network.seconds),
+        Result(names[1], classes[both.argmax(axis=1)], seconds),
     ]
 
 
@@ -104,36 +120,51 @@ def predict_notebook(train: Cells, labels: np.ndarray, held_out: Cells) -> np.nd
     return names[said.argmax(axis=1)]
 
 
-def _ask_transformer(
-    train: Cells, codes: np.ndarray, held_out: Cells, fitted: np.ndarray, validation: np.ndarray
+def train_and_ask(
+    train: Cells, codes: np.ndarray, held_out: Cells, *, n_genes: int = 0, n_networks: int = 1
 ) -> Said:
-    """Train as the stage does: on a part, then on all cells for as many epochs."""
+    """Train each network as the stage does: on a part, then on all cells for as many epochs.
+
+    Parameters
+    ----------
+    train, codes
+        Cells to train on, and their encoded labels ``(n_train,)``.
+    held_out
+        Cells to label.
+    n_genes
+        Genes of the panel; 0 takes all.
+    n_networks
+        Networks of different seeds, whose probabilities are averaged.
+    """
     started = time.perf_counter()
+    fitted, validation = _split(train, codes)
     table = choose_panel(
         train.counts[fitted],
         train.gene_ids,
         depth=train.depth[fitted],
         codes=codes[fitted],
         method="f_test",
-        n_top_genes=0,
+        n_top_genes=n_genes,
     )
-    panel = rank_by_score(table)
+    panel = rank_by_score(table[table["in_panel"]])
     seen, shape = _prepare(train, panel), NetworkConfig(len(panel), int(codes.max()) + 1)
-    training = TrainingConfig(seed=SEED)
-    first, history = fit_transformer(
-        seen[fitted],
-        codes[fitted],
-        seen[validation],
-        codes[validation],
-        network=shape,
-        training=training,
-    )
-    last, _ = fit_transformer(
-        seen, codes, None, None, network=shape, training=replace(training, max_epochs=len(history))
-    )
-    said = TransformerAnnotator([first]).predict_proba(seen[validation])
-    answer = TransformerAnnotator([last]).predict_proba(_prepare(held_out, panel))
-    return Said(said, answer, time.perf_counter() - started)
+    first, last = [], []
+    for number in range(n_networks):
+        training = TrainingConfig(seed=SEED + number)
+        network, history = fit_transformer(
+            seen[fitted],
+            codes[fitted],
+            seen[validation],
+            codes[validation],
+            network=shape,
+            training=training,
+        )
+        first.append(network)
+        training = replace(training, max_epochs=len(history))
+        last.append(fit_transformer(seen, codes, None, None, network=shape, training=training)[0])
+    said = TransformerAnnotator(first).predict_proba(seen[validation])
+    answer = TransformerAnnotator(last).predict_proba(_prepare(held_out, panel))
+    return Said(validation, said, answer, time.perf_counter() - started)
 
 
 def _split(train: Cells, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

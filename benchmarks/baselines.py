@@ -9,7 +9,8 @@ own (the simulated labels are about as hard to tell apart as real ones):
 
 - annotary: the hyperparameters of the notebook's grid on 1,200 highly variable genes, cross-validated in
   three folds that choose their own genes, then fitted to all training cells; sparse throughout. This is what
-  ``annotary baselines --n-trials 1`` does;
+  ``annotary baselines --n-trials 1`` does. With two trials the second one's hyperparameters, on all genes,
+  are cross-validated too, and the better of the two is fitted;
 - the notebook that this project grew from: scikit-learn's GridSearchCV in three folds on the dense array of
   as many genes;
 - CellTypist: SGD training with feature selection, on all genes. Left out where it is not installed
@@ -30,13 +31,23 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from accuracy_comparison import draw_difference
+from accuracy_models import SEED
 from processes import measure
 
+from annotary.evaluation.bootstrap import find_interval
+
 HERE = Path(__file__).parent
-OURS = ("annotary logistic regression", "annotary random forest")
+OURS = (
+    "annotary logistic regression",
+    "annotary logistic regression, two trials",
+    "annotary random forest",
+)
 NOTEBOOK = ("notebook logistic regression", "notebook random forest")
 CELLTYPIST = "CellTypist"
+PEERS = {OURS[0]: NOTEBOOK[0], OURS[1]: CELLTYPIST}
 MARKER_FOLD = 3.0
 MIN_SPEED_UP = 10.0
 MAX_PEAK_MB = 2_000.0
@@ -76,7 +87,7 @@ def measure_model(path: Path, model: str, repeats: int) -> dict[str, object]:
         "seconds_max": max(seconds),
         "whole_seconds": statistics.median(whole),
         "peak_mb": max(peaks) / 1e6,
-        "macro_f1": found[0]["macro_f1"],
+        **{name: found[0][name] for name in ("macro_f1", "truth", "calls")},
     }
     print(
         f"{path.stem}, {model}: {row['seconds']:.1f} s of {row['whole_seconds']:.1f}, "
@@ -118,32 +129,45 @@ def make_markdown(table: pd.DataFrame) -> str:
 
 
 def check_claims(table: pd.DataFrame) -> list[str]:
-    """Compare the logistic regression with what it promises beside each peer; the forest promises nothing."""
+    """Compare what a logistic regression promises beside each peer with what was found.
+
+    The notebook's hyperparameters stand beside the notebook; CellTypist reads all genes, so it has the two
+    trials beside it. Macro-F1 is compared on the same cells, drawn again 2,000 times (paired, by true label;
+    95 %). The forest promises to take no more memory.
+    """
     lines = []
     for data, rows in table.groupby("data", sort=False):
         claims = []
         models = rows.set_index("model")
-        ours, peak = models.loc[OURS[0]], models.loc[list(OURS), "peak_mb"].max()
-        for name in (NOTEBOOK[0], CELLTYPIST):
-            if name not in models.index:
-                continue
-            peer = models.loc[name]
-            speed_up = peer["seconds"] / ours["seconds"]
-            better = round(ours["macro_f1"], 3) >= round(peer["macro_f1"], 3)
-            claims += [
-                (
-                    f"{speed_up:.1f} times as fast as {name}",
-                    f"at least {MIN_SPEED_UP:g}",
-                    speed_up >= MIN_SPEED_UP,
-                ),
-                (f"macro-F1 {ours['macro_f1']:.3f}", f"at least {name}'s {peer['macro_f1']:.3f}", better),
-            ]
+        for name, peer in PEERS.items():
+            if peer in models.index:
+                claims += _compare(models.loc[name], models.loc[peer])
+        peak = models.loc[list(OURS), "peak_mb"].max()
         claims.append((f"peak memory {peak:,.0f} MB", f"under {MAX_PEAK_MB:,.0f}", peak < MAX_PEAK_MB))
         lines += [
             f"{data}: {found} ({promised}): {'kept' if kept else 'NOT KEPT'}"
             for found, promised, kept in claims
         ]
     return lines
+
+
+def _compare(ours: pd.Series, peer: pd.Series) -> list[tuple[str, str, bool]]:
+    speed_up = peer["seconds"] / ours["seconds"]
+    drawn = draw_difference(ours["truth"], ours["calls"], peer["calls"], np.random.default_rng(SEED))
+    low, high = find_interval(drawn)
+    difference = ours["macro_f1"] - peer["macro_f1"]
+    return [
+        (
+            f"{ours.name}: {speed_up:.1f} times as fast as {peer.name}",
+            f"at least {MIN_SPEED_UP:g}",
+            speed_up >= MIN_SPEED_UP,
+        ),
+        (
+            f"{ours.name}: macro-F1 {difference:+.3f} ({low:+.3f} to {high:+.3f}) beside {peer.name}",
+            "not surely lower",
+            bool(high >= 0),
+        ),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

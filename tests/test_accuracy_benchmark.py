@@ -24,7 +24,7 @@ from accuracy_models import (
     predict_scanvi,
     predict_tuned,
 )
-from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER
+from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER, TRANSFORMER_3
 from simulate import simulate_cells
 from sklearn.metrics import f1_score
 
@@ -103,7 +103,7 @@ def test_unlabelled_cells_of_a_file_are_left_out(tmp_path):
 
 
 def test_the_embedded_cells_keep_their_depth():
-    cells = accuracy.read_data("").cells
+    cells = accuracy.read_data(accuracy.EMBEDDED).cells
     assert len(cells) == 700
     assert np.all(cells.depth > cells.counts.sum(axis=1).A1)
 
@@ -143,7 +143,7 @@ def test_resume_refuses_folds_of_another_number_of_trials(data, tmp_path):
 
 
 def run_main(out: Path, file: Path, *options: str) -> None:
-    accuracy.main(["--data", str(file), "--models", PLAIN_LR, "--out", str(out), *options])
+    accuracy.main(["--data", accuracy.EMBEDDED, str(file), "--models", PLAIN_LR, "--out", str(out), *options])
 
 
 def test_only_resume_keeps_results(data, folder, tmp_path, capsys):
@@ -264,7 +264,11 @@ def test_a_run_without_its_peer_goes_on(data, folder, tmp_path, capsys, monkeypa
 
 def test_each_of_our_baselines_is_compared():
     named = {model.name: model.n_trials for model in list_models(7)}
-    assert {name for name, n_trials in named.items() if n_trials == 7} == {*BASELINES, TRANSFORMER}
+    assert {name for name, n_trials in named.items() if n_trials == 7} == {
+        *BASELINES,
+        TRANSFORMER,
+        TRANSFORMER_3,
+    }
 
 
 def predict_first_fold(data: LabelledData, predict, **options: object) -> float:

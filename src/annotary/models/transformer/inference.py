@@ -8,7 +8,7 @@ from annotary.models.transformer.network import GeneTransformer
 from annotary.models.transformer.tokens import TokenizedCells
 
 # Tokens of a batch with its padding. Small batches stay in a processor's cache; a GPU needs large ones.
-TOKEN_BUDGET = {"cpu": 16_384, "mps": 65_536, "cuda": 262_144}
+TOKEN_BUDGET = {"cpu": 4_096, "mps": 65_536, "cuda": 262_144}
 
 
 def predict_logits(network: GeneTransformer, tokens: TokenizedCells, device: torch.device) -> np.ndarray:
@@ -35,8 +35,7 @@ def predict_logits(network: GeneTransformer, tokens: TokenizedCells, device: tor
     budget = TOKEN_BUDGET[device.type]
     done = 0
     while done < len(order):
-        longest = int(lengths[order[done]])
-        rows = order[done : done + max(1, budget // longest)]
+        rows = take_batch(order[done:], lengths, budget)
         try:
             with torch.inference_mode():
                 batch = make_batch(tokens, rows, network.config).to(device)
@@ -44,7 +43,12 @@ def predict_logits(network: GeneTransformer, tokens: TokenizedCells, device: tor
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise
-            budget = len(rows) * longest // 2
+            budget = len(rows) * int(lengths[rows[0]]) // 2
         else:
             done += len(rows)
     return logits
+
+
+def take_batch(order: np.ndarray, lengths: np.ndarray, budget: int) -> np.ndarray:
+    """Take the rows of a batch, ``(B,)``: the first of ``order``, longest first, of ``budget`` tokens."""
+    return order[: max(1, budget // int(lengths[order[0]]))]
