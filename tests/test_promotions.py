@@ -241,7 +241,7 @@ for _ in range(times):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_processes_that_promote_at_once_end_in_one_consistent_state(versions):
     times = 5
     command = [sys.executable, "-c", WORKER, NAME]

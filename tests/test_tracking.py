@@ -95,7 +95,7 @@ def test_a_store_that_does_not_answer_is_one_clear_error(tmp_path, monkeypatch):
         mlflow.set_tracking_uri(None)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_processes_that_open_a_new_store_at_once_do_not_break_it(tmp_path):
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
 

@@ -12,7 +12,7 @@ from annotary.stages.pipeline import run_pipeline
 from annotary.stages.score import score
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_score_without_labels_gives_what_evaluate_reported_on_its_test_cells(module_store):
     source = shared_data("sorted_pbmc_3874.h5ad")
     values = SMALL | {"doublets": "solo", "min_genes": 200, "n_top_genes": 1200}

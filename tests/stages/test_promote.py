@@ -204,7 +204,7 @@ def test_a_promotion_that_another_process_was_quicker_with_starts_again(evaluate
     assert list_aliases(NAME)[PREVIOUS] == worse
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_champion_measured_on_other_cells_is_scored_again_in_a_process_of_its_own(
     evaluated, tmp_path, monkeypatch
 ):
