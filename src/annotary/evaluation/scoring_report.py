@@ -45,8 +45,17 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
+class FlagRow:
+    """Cells that a person should look at: what they have in common, how many, their share of all."""
+
+    name: str
+    n_cells: int
+    share: float
+
+
+@dataclass(frozen=True)
 class FileRow:
-    """A file: address, status, cells, mean confidence (None without), seconds, why it failed or waits."""
+    """A file: address, status, cells, mean confidence (None without), seconds, what to know of it."""
 
     source: str
     status: str
@@ -70,6 +79,7 @@ def make_scoring_report(
     facts: dict[str, str],
     *,
     labels: Sequence[LabelRow],
+    flags: Sequence[FlagRow],
     confidence: Sequence[int],
     drift: Sequence[Comparison],
     files: Sequence[FileRow],
@@ -88,6 +98,8 @@ def make_scoring_report(
         Version, run, settings.
     labels
         Labels of all cells that were annotated; empty where none were.
+    flags
+        Cells to look at.
     confidence
         Cells in each bin of confidence, from 0 to 1.
     drift
@@ -107,7 +119,10 @@ def make_scoring_report(
     -------
     HTML; every text is escaped, and the page runs no script and loads nothing.
     """
-    histograms = {"These cells": confidence, "Known cells that the model was not fitted to": held_out}
+    histograms = {
+        f"These {sum(confidence):,} cells": confidence,
+        f"{sum(held_out):,} known cells that the model was not fitted to": held_out,
+    }
     ordered = sorted(files, key=lambda one: one.status != "failed")
     return render_page(
         _TEMPLATE,
@@ -116,6 +131,7 @@ def make_scoring_report(
         pictures={"UMAP of a sample of the cells": umap} if umap else {},
         notes=notes,
         labels=labels,
+        flags=flags,
         histograms={caption: _scale(counts) for caption, counts in histograms.items() if len(counts)},
         genes=genes,
         drift=drift,
