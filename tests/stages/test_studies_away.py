@@ -1,5 +1,6 @@
 """Optuna's database that is away, silent, locked or read-only: a clear line, a FAILED run, nothing lost."""
 
+import contextlib
 import socket
 import sqlite3
 import time
@@ -13,7 +14,7 @@ from simulate import write_cells
 
 from annotary.config import BaselinesConfig, PreprocessConfig
 from annotary.errors import AnnotaryError, RegistryError, StoreError
-from annotary.models.tuning import study
+from annotary.models.tuning import study, trials
 from annotary.registry import Candidate
 from annotary.stages import tuning_record
 from annotary.stages.baselines import baselines
@@ -128,3 +129,18 @@ def test_a_file_that_another_program_locks_in_mid_search_keeps_the_trials_that_a
     assert again.data.metrics["logistic_regression.n_trials"] == 3
     names = {one.info.run_name for one in (first, *find_trials(again))}
     assert names == {f"logistic_regression trial {number}" for number in range(3)}
+
+
+def test_a_file_that_another_program_locks_in_mid_trial_is_named_too(dataset, tmp_path, monkeypatch):
+    other = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
+    tell = trials.TrialScores.tell
+
+    def lock_before(*arguments, **options):
+        other.execute("BEGIN EXCLUSIVE")
+        tell(*arguments, **options)
+
+    monkeypatch.setattr(study, "_SQLITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(trials.TrialScores, "tell", lock_before)
+    with contextlib.closing(other), pytest.raises(StoreError, match="database is locked") as caught:
+        tune(dataset, f"sqlite:///{tmp_path / 'optuna.db'}")
+    assert find_trials(check_failed(caught.value)) == []

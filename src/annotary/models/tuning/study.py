@@ -243,11 +243,15 @@ def naming_absence(study: optuna.Study) -> Iterator[None]:
     """
     try:
         yield
-    except _AWAY as error:
+    except (UnboundLocalError, *_AWAY) as error:
+        # Optuna's own loop fails while it handles the error of a trial that it cannot write down.
+        absence = error.__context__ if isinstance(error, UnboundLocalError) else error
+        if not isinstance(absence, _AWAY):
+            raise
         raise StoreError(
             _name_place(_find_address(study)),
             expected="to answer until the study is done",
-            found=_tell_cause(error),
+            found=_tell_cause(absence),
             remedy="Check that the database is there and can be written, and start again: the trials that "
             "are done are kept.",
         ) from error
