@@ -119,10 +119,6 @@ def make_scoring_report(
     -------
     HTML; every text is escaped, and the page runs no script and loads nothing.
     """
-    histograms = {
-        f"These {sum(confidence):,} cells": confidence,
-        f"{sum(held_out):,} known cells that the model was not fitted to": held_out,
-    }
     ordered = sorted(files, key=lambda one: one.status != "failed")
     return render_page(
         _TEMPLATE,
@@ -132,12 +128,21 @@ def make_scoring_report(
         notes=notes,
         labels=labels,
         flags=flags,
-        histograms={caption: _scale(counts) for caption, counts in histograms.items() if len(counts)},
+        histograms=_make_histograms(confidence, held_out),
         genes=genes,
         drift=drift,
         files=ordered[:_MOST_FILES],
         n_more=max(len(files) - _MOST_FILES, 0),
     )
+
+
+def _make_histograms(confidence: Sequence[int], held_out: Sequence[int]) -> dict[str, list[float]]:
+    """Give what there is to show of confidence a caption, and bars from 0 to 1."""
+    counts = {
+        f"These {sum(confidence):,} cells": confidence,
+        f"{sum(held_out):,} known cells that the model was not fitted to": held_out,
+    }
+    return {caption: _scale(bins) for caption, bins in counts.items() if len(bins)}
 
 
 def _scale(counts: Sequence[int]) -> list[float]:
