@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 _COLUMNS = 4
 _DECADE = 10.0
 _MOST_TICKS = 4
+_LARGE = 1000
 
 
 def draw_history(trials: pd.DataFrame, *, title: str, score: str) -> Figure:
@@ -105,6 +106,7 @@ def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str], *, score:
                 textcoords="offset points",
                 fontsize=7,
                 parse_math=False,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
         axis.axvline(position, color="lightgrey", zorder=0)
     axis.set_xticks(np.arange(len(params)), params, rotation=20, ha="right", parse_math=False)
@@ -144,8 +146,13 @@ def _name_ends(values: pd.Series) -> dict[float, str]:
     heights = _scale(values)
     if _is_number(values):
         shown = [int(heights.argmin()), int(heights.argmax())]
-        return {float(heights[row]): f"{values.iloc[row]:.3g}" for row in shown}
+        return {float(heights[row]): _tell(float(values.iloc[row])) for row in shown}
     return dict(zip(heights.tolist(), values.map(str), strict=True))
+
+
+def _tell(value: float) -> str:
+    """Write a number in few digits, and not as a power of ten where it is large."""
+    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.3g}"
 
 
 def _is_number(values: pd.Series) -> bool:
