@@ -27,3 +27,16 @@ NAMES = (
 """Each is shown as it is, or so that a person sees what it holds; none means anything to a page or table."""
 
 HARMLESS = "CD4+/CD45RA+ T_cell (αβ), 2-3 % *"
+
+LABELS = (
+    "<script>alert(1)</script>",
+    "a,b;c",
+    '"quoted"',
+    "=cmd()",
+    "β-Zellen — 細胞 🧬",
+    "macrophage " * 27 + "in all",
+    "T cell",
+    "t cell",
+    "100% {0} %s `code` | 'x'",
+)
+"""Names of labels that a file may hold, the sixth of 303 characters."""

@@ -72,7 +72,8 @@ class PostgreSQL:
                               stdin=subprocess.DEVNULL, text=True, check=False)  # fmt: skip
         assert done.returncode == 0, done.stdout
 
-    def start(self) -> None:
+    def make(self) -> None:
+        """Make the cluster and its databases, and leave it running."""
         password = self.folder / "password"
         password.write_text(self.passwords["mlflow"])
         if os.geteuid() == 0:
@@ -81,9 +82,7 @@ class PostgreSQL:
         data = str(self.folder / "data")
         self.call("initdb", f"--pgdata={data}", "--username=mlflow", "--auth=scram-sha-256", "--no-sync",
                   f"--pwfile={password}", "--encoding=UTF8", "--locale=C")  # fmt: skip
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        log = self.folder / "log"
-        self.call("pg_ctl", f"--pgdata={data}", f"--log={log}", "--wait", "--options", options, "start")
+        self.start()
         environment = os.environ | {
             "PATH": f"{self.binaries}{os.pathsep}{os.environ['PATH']}",
             "PGHOST": "127.0.0.1",
@@ -98,7 +97,14 @@ class PostgreSQL:
         )
         subprocess.run([DEPLOY / "create-studies.sh"], env=environment, check=True, stdout=subprocess.DEVNULL)
 
+    def start(self) -> None:
+        """Start what :meth:`make` made and :meth:`stop` stopped."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        data, log = self.folder / "data", self.folder / "log"
+        self.call("pg_ctl", f"--pgdata={data}", f"--log={log}", "--wait", "--options", options, "start")
+
     def stop(self) -> None:
+        """Stop it at once, as a power cut would."""
         if (self.folder / "data" / "postmaster.pid").exists():
             self.call("pg_ctl", f"--pgdata={self.folder / 'data'}", "--mode=immediate", "stop")
 
@@ -206,8 +212,8 @@ def find_binaries() -> Path:
 
 
 @contextlib.contextmanager
-def laboratory_server() -> Iterator[LaboratoryServer]:
-    """Start PostgreSQL and the server, and remove them at the end."""
+def postgresql() -> Iterator[PostgreSQL]:
+    """Start PostgreSQL, and remove it at the end."""
     binaries = find_binaries()
     # Not one of pytest's folders: the user postgres cannot pass through them.
     with tempfile.TemporaryDirectory(prefix="annotary-server-", dir="/tmp") as name:
@@ -215,11 +221,20 @@ def laboratory_server() -> Iterator[LaboratoryServer]:
         folder.chmod(0o755)
         (folder / "postgresql").mkdir()
         database = PostgreSQL(folder / "postgresql", binaries)
-        server = LaboratoryServer(folder, database)
         try:
-            database.start()
+            database.make()
+            yield database
+        finally:
+            database.stop()
+
+
+@contextlib.contextmanager
+def laboratory_server() -> Iterator[LaboratoryServer]:
+    """Start PostgreSQL and the server, and remove them at the end."""
+    with postgresql() as database:
+        server = LaboratoryServer(database.folder.parent, database)
+        try:
             server.start()
             yield server
         finally:
             server.kill()
-            database.stop()

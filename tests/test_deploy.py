@@ -9,10 +9,11 @@ import stat
 import subprocess
 from pathlib import Path
 
+import mlflow.cli
 import pytest
 import yaml
 from conftest import PROJECT
-from laboratory_server import LaboratoryServer, PostgreSQL
+from laboratory_server import LaboratoryServer, PostgreSQL, fill_in
 
 from annotary.cli import cli
 
@@ -111,6 +112,29 @@ def test_every_image_of_the_server_is_pinned():
 def test_the_server_is_of_the_version_that_is_required():
     image = read_compose()["services"]["mlflow"]["image"]
     assert image.partition(":v")[2].removesuffix("-full") == importlib.metadata.version("mlflow")
+
+
+def test_mlflow_s_own_command_line_takes_the_server_s_command_and_variables(monkeypatch):
+    service = read_compose()["services"]["mlflow"]
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(
+            name, fill_in(str(value), dict.fromkeys(re.findall(r"\$\{(\w+)", str(value)), "x"))
+        )
+    program, name, *arguments = service["command"]
+    assert (program, name) == ("mlflow", "server")
+    params = mlflow.cli.server.make_context(name, arguments).params
+    wanted = {
+        "host": "0.0.0.0",
+        "port": 5000,
+        "app_name": "basic-auth",
+        "serve_artifacts": True,
+        "workers": "2",
+        "backend_store_uri": "postgresql+psycopg2:///mlflow",
+        "artifacts_destination": "s3://mlflow",
+    }
+    assert {name: params[name] for name in wanted} == wanted
+    [published] = service["ports"]
+    assert published.endswith(f":5000:{params['port']}")
 
 
 def test_no_password_of_the_server_has_a_default():

@@ -10,8 +10,10 @@ from models.conformance import N_PANEL, make_spec
 from simulate import LABELS, simulate_cells
 
 from annotary import registry
-from annotary.config import PromoteConfig
-from annotary.errors import AnnotaryError, RegistryError
+from annotary.config import ModelsConfig, PromoteConfig
+from annotary.errors import AnnotaryError, ConfigError, RegistryError
+from annotary.ledger import PROMOTED, Decision
+from annotary.promotions import append, read_ledger, settle
 from annotary.scoring.annotate import CHUNK_SIZE
 from annotary.tracking import stage_run
 
@@ -53,6 +55,43 @@ def test_an_alias_moves_and_means_one_version(store):
     for number in ("1", "2", "1"):
         registry.set_alias(registry.get_version(NAME, number), "champion")
         assert registry.resolve_alias(NAME, "champion").number == number
+
+
+TAKEN = (
+    'say "x"',
+    "a `b` %20 %s",
+    "\\ & = | # ; --",
+    "<b>(T), [x] {y}",
+    "β-Zellen 細胞",
+    ".b",
+    "x" * 200,
+)
+REFUSED = ("", " ", ".", "..", "a/b", "a:b", "a@b", "a?b", "it's", "two\nlines", "tab\t", "nul\0", "x" * 201)
+
+
+def test_every_name_that_is_taken_is_found_again_by_searches_addresses_and_the_ledger(store):
+    candidate = log_model()
+    for name in TAKEN:
+        assert ModelsConfig.from_options({"model_name": name}).model_name == name
+        made = [registry.register(candidate, name, tags={}).number for _ in range(2)]
+        assert made == ["1", "1"]
+        assert [one.number for one in registry.list_versions(name)] == ["1"]
+        ledger = read_ledger(name)
+        assert append(ledger, Decision(action=PROMOTED, before="", after="1", candidate="1", reason=name))
+        assert settle(name).entries[0].decision.reason == name
+        assert len(read_ledger(name).entries) == 1
+        champion = registry.resolve_alias(name, "champion")
+        assert champion.name == name
+        assert registry.fetch_bundle(champion.uri).is_dir()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_name_that_would_not_be_found_again_is_refused_before_any_work(name):
+    with pytest.raises(
+        ConfigError, match="--model-name needs to be a name of at most 200 printable"
+    ) as caught:
+        ModelsConfig.from_options({"model_name": name})
+    assert f"found {' '.join(repr(name).split())}" in str(caught.value)
 
 
 def test_missing_models_and_aliases_name_what_is_there(store):

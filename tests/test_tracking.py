@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -13,7 +14,7 @@ from simulate import write_cells
 
 from annotary.config import PromoteConfig
 from annotary.errors import ConfigError, InputFileError, RegistryError
-from annotary.tracking import connect, fetch, log_trial, stage_run
+from annotary.tracking import LoggedDataset, connect, fetch, log_trial, stage_run
 
 OPEN = "from annotary.tracking import connect; connect()"
 
@@ -70,6 +71,17 @@ def test_trials_are_finished_nested_runs_with_their_fold_scores(store):
     assert trial["params.C"] == "0.1"
     history = mlflow.MlflowClient().get_metric_history(trial["run_id"], "fold_macro_f1")
     assert [metric.value for metric in sorted(history, key=lambda metric: metric.step)] == [0.4, 0.6]
+
+
+def test_a_dataset_of_many_files_gets_a_name_that_mlflow_takes(store):
+    source = ", ".join(f'it\'s "sample" {number} 100%.h5ad' for number in range(40))
+    record = SimpleNamespace(source=source, dataset_hash="d" * 64, label_names=["B"])
+    tables = SimpleNamespace(record=record, obs=[], var=[], panel=[])
+    with stage_run("preprocess", PromoteConfig()) as run:
+        mlflow.log_input(LoggedDataset(tables, store / "dataset.h5ad"), context="training")
+    [logged] = mlflow.get_run(run.run_id).inputs.dataset_inputs
+    assert source.startswith(logged.dataset.name)
+    assert len(logged.dataset.name) == 500
 
 
 def test_artifacts_are_fetched_by_their_address(store):

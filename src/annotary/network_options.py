@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from annotary.options import StageConfig, StudyOptions
+from annotary.options import StageConfig, StudyOptions, check_registered_name
 
 TokenMode = Literal["expressed", "all"]
 ValueMode = Literal["continuous", "bins"]
@@ -127,10 +127,10 @@ class NetworkTuningOptions(StudyOptions):
 class PretrainingOptions(StageConfig):
     """What a network learns without labels."""
 
+    _check_name = field_validator("pretrained_name")(check_registered_name)
+
     pretrained_name: str = Field(
-        "annotary-pretrained",
-        min_length=1,
-        description="Registered model that gets the network as a version.",
+        "annotary-pretrained", description="Registered model that gets the network as a version."
     )
     pretraining_genes: int = Field(
         4000, ge=1, description="Genes of the network: those that most cells express."

@@ -12,6 +12,7 @@ from annotary.errors import ConfigError
 
 DEFAULT_OUTPUT = "annotary-output"
 DEFAULT_MODEL_NAME = "cell-annotator"
+_LONGEST_NAME = 200
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
@@ -77,6 +78,26 @@ class DeviceOption(StageConfig):
     )
 
 
+def check_registered_name(name: str) -> str:
+    """Check the name of a registered model before any work is done for it.
+
+    MLflow refuses ``/`` and ``:`` itself. An address ``models:/NAME@ALIAS`` ends at ``@`` or ``?`` and loses
+    control characters; MLflow's searches, its UI's too, end at an apostrophe; and its databases keep 256
+    characters, of which the experiment of the promotion ledger needs some.
+
+    Raises
+    ------
+    ValueError
+        If a model of this name could be registered, but not found again.
+    """
+    is_plain = name.isprintable() and name.strip() not in ("", ".", "..")
+    if not is_plain or len(name) > _LONGEST_NAME or set(name) & set("/:@?'"):
+        raise ValueError(
+            f"a name of at most {_LONGEST_NAME} printable characters without / : @ ? or ', as MLflow asks"
+        )
+    return name
+
+
 class ModelNameOption(StageConfig):
     """Which registered model."""
 
@@ -84,12 +105,7 @@ class ModelNameOption(StageConfig):
         DEFAULT_MODEL_NAME, description="Registered model; another set of labels needs another name."
     )
 
-    @field_validator("model_name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if not name or set(name) & set("/:@"):
-            raise ValueError("a name without / : or @, as MLflow asks")
-        return name
+    _check_name = field_validator("model_name")(check_registered_name)
 
 
 class DatasetOption(StageConfig):

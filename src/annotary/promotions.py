@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from annotary.config import CHALLENGER, CHAMPION, PREVIOUS
 from annotary.errors import RegistryError, StoreError, summarize
@@ -28,6 +29,11 @@ MODEL_HASH_TAG = "annotary.model_hash"
 LEDGER_TAG = "annotary.ledger"
 
 _EXPERIMENT = "annotary-promotions/{}"
+_NOTE = (
+    "The promotion ledger: each parameter is an entry, the oldest first, with the hash of the one before. "
+    "`annotary ledger` prints it and checks the chain."
+)
+"""What MLflow's page of the run says."""
 _ENTRY_DIGITS = 6
 _LONGEST_ENTRY = 5900
 _LONGEST_REASON = 1500
@@ -242,7 +248,8 @@ def _make_run(name: str) -> str:
     client = mlflow.MlflowClient()
     title = _EXPERIMENT.format(name)
     experiment_id = client.create_experiment(f"{title}/{uuid.uuid4().hex}")
-    run = client.create_run(experiment_id, tags={LEDGER_TAG: name}, run_name=f"promotions of {name}")
+    tags = {LEDGER_TAG: name, MLFLOW_RUN_NOTE: _NOTE}
+    run = client.create_run(experiment_id, tags=tags, run_name=f"promotions of {name}")
     client.set_terminated(run.info.run_id)
     try:
         client.rename_experiment(experiment_id, title)

@@ -49,6 +49,7 @@ _SQLITE = "sqlite:///"
 _STUDIES = "optuna.db"
 _CHECKPOINTS = "annotary-checkpoints"
 _DIGEST_LENGTH = 36
+_LONGEST_DATASET_NAME = 500
 _LONGEST_TAG = 5000
 
 
@@ -91,7 +92,7 @@ class LoggedDataset(MetaDataset):
             source = resolve_dataset_source(str(path))
         super().__init__(
             source=source,
-            name=dataset.record.source,
+            name=dataset.record.source[:_LONGEST_DATASET_NAME],
             digest=dataset.record.dataset_hash[:_DIGEST_LENGTH],
         )
 

@@ -74,3 +74,9 @@ def test_fewer_than_two_labels_are_refused(values, found):
 def test_rare_labels_are_all_named():
     with pytest.raises(LabelError, match=r"at least 3 cells of each label.*found 2 of 'NK', 1 of 'T'"):
         encode_labels(pd.Series(["B"] * 5 + ["NK"] * 2 + ["T"]), place="in.h5ad")
+
+
+def test_a_label_that_no_file_can_hold_is_refused():
+    labels = pd.Series(["B", "B", "B", "T\x00", "T\x00", "T\x00"])
+    with pytest.raises(LabelError, match=r"without the character NUL.*found 'T\\x00'. Rename the label"):
+        encode_labels(labels, place="in.h5ad")

@@ -27,7 +27,7 @@ from annotary.evaluation.figures import draw_class_counts, draw_confusion, to_pn
 from annotary.evaluation.gate import Comparison
 from annotary.evaluation.names import shorten
 from annotary.evaluation.pages import escape_markdown
-from annotary.evaluation.scoring_report import FileRow, LabelRow, make_scoring_report
+from annotary.evaluation.scoring_report import FileRow, FlagRow, LabelRow, make_scoring_report
 from annotary.scoring.drift import DriftFigure
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -75,6 +75,7 @@ def make_scoring_page(name: str) -> str:
         f"Annotated with {name}",
         {"Model": name},
         labels=[LabelRow(name, 3, 0.5, None), LabelRow("other", 3, 0.5, 0.25)],
+        flags=[FlagRow(name, 1, 0.2)],
         confidence=[0, 1, 5],
         drift=[DriftFigure(name, None, 0.1, 0.2)],
         files=[FileRow(name, "annotated", 3, 0.5, 1.0, name)],

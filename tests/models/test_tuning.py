@@ -10,14 +10,13 @@ import optuna
 import pytest
 from models.folded import make_search
 from optuna.trial import FixedTrial, TrialState
-from sqlalchemy.exc import OperationalError
 
 from annotary.errors import RegistryError
 from annotary.models.baselines import BASELINES
 from annotary.models.panels import Preparation
-from annotary.models.tuning.records import list_records, measure_importance, tabulate_trials
+from annotary.models.tuning.records import list_records, tabulate_trials
 from annotary.models.tuning.search import Search
-from annotary.models.tuning.study import open_study
+from annotary.models.tuning.study import DEFAULT_HEARTBEAT, _alone, _open_storage, open_study
 from annotary.models.tuning.trials import TuningResult
 
 KINDS = sorted(BASELINES)
@@ -261,7 +260,7 @@ def test_trials_are_tabulated_and_their_importance_measured():
     assert table["number"].tolist() == list(range(8))
     assert {"state", "value", "seconds", "fold_0", "n_top_genes", "class_weight"} <= set(table.columns)
     assert set(table["max_depth"].map(str)) <= {"None", "16", "32"}
-    importance = measure_importance(result.study)
+    importance = result.importance
     assert importance.empty or importance.sum() == pytest.approx(1)
 
 
@@ -305,14 +304,11 @@ def test_the_trial_of_a_killed_process_is_done_by_another(tmp_path):
 
 
 def wait_for_a_running_trial(storage: str) -> optuna.trial.FrozenTrial:
-    file = Path(storage.removeprefix("sqlite:///"))
-    for _ in range(300):
-        if not file.exists():
-            time.sleep(0.1)
-            continue
-        # The file and the study are being made meanwhile.
-        with contextlib.suppress(KeyError, OperationalError):
-            study = optuna.load_study(study_name="shared", storage=storage)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        # Whoever opens a new database makes its tables: the worker must not be at it too.
+        with contextlib.suppress(KeyError), _alone(storage):
+            study = optuna.load_study(study_name="shared", storage=_open_storage(storage, DEFAULT_HEARTBEAT))
             running = study.get_trials(states=(TrialState.RUNNING,))
             if running and "key" in running[0].user_attrs:
                 return running[0]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from html_page import Page
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
-from annotary.evaluation.scoring_report import FileRow, GeneRow, LabelRow, make_scoring_report
+from annotary.evaluation.scoring_report import FileRow, FlagRow, GeneRow, LabelRow, make_scoring_report
 from annotary.models.profile import N_BINS
 from annotary.scoring.batch import ScoredFile
 from annotary.scoring.detection import compare_detection
@@ -20,6 +21,7 @@ from annotary.scoring.drift import (
     LABELS_JS,
     LABELS_PSI,
     LIMITS,
+    OOD_CELLS,
     Drift,
     DriftFigure,
     Reference,
@@ -38,6 +40,8 @@ TALLY = Tally(
     label_counts=(80, 20),
     confidence=(0,) * (N_BINS - 1) + (100,),
     n_low_information=0,
+    n_unassigned=3,
+    n_ood=2,
 )
 SURVEY = Survey(n_expressing=np.array([50, 50, 50, 0]), n_cells=np.array([100, 100, 100, 0]), sample=None)
 """Half of the cells express each gene; the last is in no file."""
@@ -95,6 +99,34 @@ def test_levels(training, overlap, expected):
     assert measure_drift(TALLY, SURVEY, reference, overlap=overlap).level == expected
 
 
+def test_cells_out_of_distribution_raise_an_alert():
+    reference = Reference(label_shares=np.array([0.8, 0.2]))
+    levels = {}
+    for n_ood in (2, 15, 40):
+        drift = measure_drift(replace(TALLY, n_ood=n_ood), SURVEY, reference, overlap=1.0)
+        [found] = [figure for figure in drift.figures if figure.name == OOD_CELLS]
+        levels[found.value] = drift.level
+    assert levels == {0.02: "ok", 0.15: "warn", 0.4: "alert"}
+
+
+def test_every_figure_has_a_title_and_its_limits_have_three_digits():
+    figures = [DriftFigure(name, 0.3, warn / 7, alert / 7) for name, (warn, alert) in LIMITS.items()]
+    assert all(figure.title != figure.name for figure in figures)
+    page = make_scoring_report(
+        "t",
+        {},
+        labels=[LabelRow("B", 3, 1.0, 1.0)],
+        flags=[],
+        confidence=[3],
+        drift=figures,
+        files=[],
+        notes=[],
+    )
+    limits = [cell for cell in Page(page).cells if re.fullmatch(r"\d\.\d+", cell)]
+    assert len(limits) == 3 * len(LIMITS)
+    assert all(len(cell) == len("0.300") for cell in limits)
+
+
 def test_confidence_and_genes_that_shift_raise_an_alert_and_the_same_ones_none():
     sure = np.bincount([N_BINS - 1], minlength=N_BINS) * 500
     for bins, detection, level in ((sure, 0.5, "ok"), (sure[::-1], 0.5, "alert"), (sure, 0.9, "alert")):
@@ -148,6 +180,7 @@ def test_the_page_escapes_every_text_and_loads_nothing():
         evil,
         {evil: evil},
         labels=[LabelRow(evil, 3, 0.5, None), LabelRow("B", 3, 0.5, 0.25)],
+        flags=[FlagRow(evil, 2, 0.4)],
         confidence=[0, 1, 5],
         drift=[DriftFigure(evil, None, 0.1, 0.2), DriftFigure("psi", 0.3, 0.1, 0.2)],
         files=[
@@ -172,6 +205,7 @@ def test_a_page_without_cells_shows_the_files():
         "t",
         {},
         labels=[],
+        flags=[],
         confidence=[],
         drift=[],
         files=[FileRow("x", "failed", 0, None, 0.0, "why")],

@@ -271,7 +271,9 @@ class TestScoring:
         (["preprocess", "--min-genes", "-3"], "--min-genes needs to be greater than or equal to 0; found -3"),
         (["score"], "Missing option '--input'"),
         (["main", "--d-model", "11"], "--n-heads needs to be a divisor of --d-model, which is 11; found 2"),
-        (["promote", "--model-name", "my/model"], "--model-name needs to be a name without / : or @"),
+        (["promote", "--model-name", "my/model"], "without / : @ ? or ', as MLflow asks; found 'my/model'"),
+        (["models", "--model-name", "it's"], "--model-name needs to be a name of at most 200 printable"),
+        (["pretrain", "--pretrained-name", "a@b"], "--pretrained-name needs to be a name of at most 200"),
         (["preprocess", "--n-top-genes", "many"], "is not a valid integer"),
     ],
 )

@@ -14,6 +14,7 @@ MIN_CELLS_PER_LABEL = 3
 
 _NOT_A_LABEL = ("", "nan")  # "nan" is what pandas makes of a missing value that is turned into text
 _MOST_NAMED = 3
+_NUL = "\x00"
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,17 @@ def encode_labels(labels: pd.Series, *, place: str) -> Labels:
     Raises
     ------
     LabelError
-        If there is one label only, or one with too few cells.
+        If there is one label only, one with too few cells, or one that no HDF5 file can hold.
     """
     sizes = labels.value_counts()
+    for name in sizes.index:
+        if _NUL in name:
+            raise LabelError(
+                place,
+                expected="labels without the character NUL, at which HDF5 ends a text",
+                found=repr(name),
+                remedy="Rename the label.",
+            )
     if len(sizes) < 2:
         raise LabelError(
             place,

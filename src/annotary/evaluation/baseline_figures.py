@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from annotary.evaluation.names import shorten
 
 N_TOP_GENES = 10
 _COLUMNS = 5
 _INCHES = 2.4
+_LONGEST_TITLE = 28
+_MOST_TICKS = 3
 
 
 def draw_reliability(bins: dict[str, pd.DataFrame]) -> Figure:
@@ -17,7 +20,8 @@ def draw_reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     Parameters
     ----------
     bins
-        ``confidence``, ``accuracy`` and ``n_cells`` of each bin, by what they are bins of, ``(n_bins, 3)``.
+        ``confidence``, ``accuracy`` and ``n_cells`` of each bin, ``before`` and ``after`` calibration,
+        ``(n_bins, 3)``.
     """
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axis = figure.subplots()
@@ -25,7 +29,9 @@ def draw_reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     for name, table in bins.items():
         error = np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["n_cells"])
         sizes = 300 * table["n_cells"] / table["n_cells"].sum() + 8
-        line = axis.plot(table["confidence"], table["accuracy"], label=f"{name}: ECE {error:.3f}")[0]
+        line = axis.plot(
+            table["confidence"], table["accuracy"], label=f"{name} calibration: ECE {error:.3f}"
+        )[0]
         axis.scatter(table["confidence"], table["accuracy"], s=sizes, color=line.get_color(), alpha=0.6)
     axis.set(xlabel="Confidence", ylabel="Share of right labels", xlim=(0, 1.02), ylim=(0, 1.02))
     axis.set_title("Cells held out in cross-validation")
@@ -33,7 +39,9 @@ def draw_reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def draw_top_genes(weights: pd.DataFrame, *, measure: str = "Weight") -> Figure:
+def draw_top_genes(
+    weights: pd.DataFrame, *, measure: str = "Weight (above 0 speaks for the label)"
+) -> Figure:
     """Draw the genes whose expression speaks most for each label.
 
     Parameters
@@ -54,7 +62,8 @@ def draw_top_genes(weights: pd.DataFrame, *, measure: str = "Weight") -> Figure:
         names = [shorten(gene) for gene in top.index]
         axis.set_yticks(np.arange(len(top)), names, fontsize=7, parse_math=False)
         axis.tick_params(axis="x", labelsize=7)
-        axis.set_title(shorten(label), fontsize=8, parse_math=False)
+        axis.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
+        axis.set_title(shorten(label, longest=_LONGEST_TITLE), fontsize=8, parse_math=False)
     for axis in axes[weights.shape[1] :]:
         axis.set_visible(False)
     figure.supxlabel(measure, fontsize=8)

@@ -210,6 +210,7 @@ def to_html(card: ModelCard, confusion: bytes) -> str:
         facts=card.facts,
         pictures={"Share of each true label's test cells by predicted label": confusion},
         notes=card.limits,
+        notes_title="Limits",
         card=card,
     )
 

@@ -24,7 +24,7 @@ _LEGEND_INCHES = 2.7
 
 
 def draw_embedding(positions: np.ndarray, groups: dict[str, np.ndarray]) -> Figure:
-    """Draw cells in the plane, once for each way to group them.
+    """Draw cells in the plane, once for each way to group them, one below the other.
 
     Groups differ in colour, and beyond 8 in marker and by a number as well. Of
     more than 40 the 39 largest are shown, and the others as one.
@@ -37,9 +37,9 @@ def draw_embedding(positions: np.ndarray, groups: dict[str, np.ndarray]) -> Figu
         Title, and the group of each cell, ``(n_cells,)``.
     """
     panels = {title: group_cells(values, most=_MOST_GROUPS) for title, values in groups.items()}
-    widths = [_PLANE_INCHES + _LEGEND_INCHES * _count_columns(panel) for panel in panels.values()]
-    figure = Figure(figsize=(sum(widths), _PLANE_INCHES), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    width = _PLANE_INCHES + _LEGEND_INCHES * max(map(_count_columns, panels.values()))
+    figure = Figure(figsize=(width, _PLANE_INCHES * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axis, (title, panel) in zip(axes, panels.items(), strict=True):
         _draw_groups(axis, positions, panel)
         axis.set_title(shorten(title), parse_math=False)

@@ -16,6 +16,8 @@ from annotary.evaluation.names import shorten
 _DPI = 120
 _CELL_INCHES = 0.55
 _LEAST_SHOWN = 0.005
+_DARK_FROM = 0.6
+"""From where on a cell of the matrix is so dark that white is easier to read on it than black."""
 
 
 def draw_confusion(tables: dict[str, pd.DataFrame]) -> Figure:
@@ -62,7 +64,7 @@ def _draw_matrix(axis: Axes, table: pd.DataFrame) -> matplotlib.image.AxesImage:
             ha="center",
             va="center",
             fontsize=8,
-            color="white" if value > 0.5 else "black",
+            color="white" if value >= _DARK_FROM else "black",
         )
     return image
 

@@ -52,6 +52,7 @@ def render_page(
     facts: dict[str, str],
     pictures: dict[str, bytes],
     notes: list[str],
+    notes_title: str = "Warnings",
     **content: object,
 ) -> str:
     """Fill a template that extends ``page.html``.
@@ -67,7 +68,9 @@ def render_page(
     pictures
         Caption and PNG.
     notes
-        Warnings on top; empty for none.
+        What stands on top; empty for none.
+    notes_title
+        What they are.
     content
         What the template's own block shows.
     """
@@ -77,6 +80,7 @@ def render_page(
         long=_LONG,
         pictures={caption: base64.b64encode(png).decode() for caption, png in pictures.items()},
         notes=notes,
+        notes_title=notes_title,
         **content,
     )
 

@@ -45,8 +45,17 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
+class FlagRow:
+    """Cells that a person should look at: what they have in common, how many, their share of all."""
+
+    name: str
+    n_cells: int
+    share: float
+
+
+@dataclass(frozen=True)
 class FileRow:
-    """A file: address, status, cells, mean confidence (None without), seconds, why it failed or waits."""
+    """A file: address, status, cells, mean confidence (None without), seconds, what to know of it."""
 
     source: str
     status: str
@@ -70,6 +79,7 @@ def make_scoring_report(
     facts: dict[str, str],
     *,
     labels: Sequence[LabelRow],
+    flags: Sequence[FlagRow],
     confidence: Sequence[int],
     drift: Sequence[Comparison],
     files: Sequence[FileRow],
@@ -88,6 +98,8 @@ def make_scoring_report(
         Version, run, settings.
     labels
         Labels of all cells that were annotated; empty where none were.
+    flags
+        Cells to look at.
     confidence
         Cells in each bin of confidence, from 0 to 1.
     drift
@@ -107,7 +119,6 @@ def make_scoring_report(
     -------
     HTML; every text is escaped, and the page runs no script and loads nothing.
     """
-    histograms = {"These cells": confidence, "Known cells that the model was not fitted to": held_out}
     ordered = sorted(files, key=lambda one: one.status != "failed")
     return render_page(
         _TEMPLATE,
@@ -116,12 +127,22 @@ def make_scoring_report(
         pictures={"UMAP of a sample of the cells": umap} if umap else {},
         notes=notes,
         labels=labels,
-        histograms={caption: _scale(counts) for caption, counts in histograms.items() if len(counts)},
+        flags=flags,
+        histograms=_make_histograms(confidence, held_out),
         genes=genes,
         drift=drift,
         files=ordered[:_MOST_FILES],
         n_more=max(len(files) - _MOST_FILES, 0),
     )
+
+
+def _make_histograms(confidence: Sequence[int], held_out: Sequence[int]) -> dict[str, list[float]]:
+    """Give what there is to show of confidence a caption, and bars from 0 to 1."""
+    counts = {
+        f"These {sum(confidence):,} cells": confidence,
+        f"{sum(held_out):,} known cells that the model was not fitted to": held_out,
+    }
+    return {caption: _scale(bins) for caption, bins in counts.items() if len(bins)}
 
 
 def _scale(counts: Sequence[int]) -> list[float]:

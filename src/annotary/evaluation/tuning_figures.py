@@ -8,6 +8,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 _COLUMNS = 4
 _DECADE = 10.0
+_MOST_TICKS = 4
+_LARGE = 1000
 
 
 def draw_history(trials: pd.DataFrame, *, title: str, score: str) -> Figure:
@@ -29,7 +31,7 @@ def draw_history(trials: pd.DataFrame, *, title: str, score: str) -> Figure:
     if not complete.all():
         rest = trials[~complete]
         axis.scatter(rest["number"], rest["value"], marker="x", color="grey", label="pruned, so far")
-    best = trials["value"].where(complete).cummax()
+    best = trials["value"].where(complete).cummax().ffill()
     axis.step(trials["number"], best, where="post", color="tab:orange", label="best so far")
     axis.set(xlabel="Trial", ylabel=score, title=title)
     axis.legend()
@@ -73,12 +75,12 @@ def draw_slices(trials: pd.DataFrame, params: list[str], *, score: str) -> Figur
     for axis in axes[len(params) :]:
         axis.set_visible(False)
     figure.supylabel(score)
-    figure.colorbar(points, ax=list(axes), label="Trial")
+    figure.colorbar(points, ax=list(axes), label="Trial", ticks=MaxNLocator(integer=True))
     return figure
 
 
 def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str], *, score: str) -> Figure:
-    """Draw each complete trial as a line through its hyperparameters; the colour is its score.
+    """Draw each complete trial as a line through its hyperparameters; the darker, the better its score.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str], *, score:
     axis = figure.subplots()
     heights = np.column_stack([_scale(trials[name]) for name in params])
     colours = axis.scatter(
-        np.zeros(len(trials)), heights[:, 0], c=trials["value"], cmap="viridis", s=12, zorder=3
+        np.zeros(len(trials)), heights[:, 0], c=trials["value"], cmap="viridis_r", s=12, zorder=3
     )
     for line, colour in zip(heights, colours.to_rgba(trials["value"]), strict=True):
         axis.plot(np.arange(len(params)), line, color=colour, linewidth=1.2)
@@ -104,6 +106,7 @@ def draw_parallel_coordinates(trials: pd.DataFrame, params: list[str], *, score:
                 textcoords="offset points",
                 fontsize=7,
                 parse_math=False,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
         axis.axvline(position, color="lightgrey", zorder=0)
     axis.set_xticks(np.arange(len(params)), params, rotation=20, ha="right", parse_math=False)
@@ -119,6 +122,8 @@ def _place(axis: Axes, values: pd.Series) -> np.ndarray:
         if _is_logarithmic(values):
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter(NullFormatter())
+        elif pd.api.types.is_integer_dtype(values):
+            axis.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True))
         return values.to_numpy(dtype=float)
     codes, names = pd.factorize(values.map(str), sort=True)
     axis.set_xticks(np.arange(len(names)), names, rotation=30, ha="right", parse_math=False)
@@ -141,8 +146,13 @@ def _name_ends(values: pd.Series) -> dict[float, str]:
     heights = _scale(values)
     if _is_number(values):
         shown = [int(heights.argmin()), int(heights.argmax())]
-        return {float(heights[row]): f"{values.iloc[row]:.3g}" for row in shown}
+        return {float(heights[row]): _tell(float(values.iloc[row])) for row in shown}
     return dict(zip(heights.tolist(), values.map(str), strict=True))
+
+
+def _tell(value: float) -> str:
+    """Write a number in few digits, and not as a power of ten where it is large."""
+    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.3g}"
 
 
 def _is_number(values: pd.Series) -> bool:

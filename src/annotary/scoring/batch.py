@@ -58,8 +58,10 @@ class ScoredFile:
         Why it failed or waits.
     error
         The error that says why it failed.
+    warnings
+        What a person should know of a file that was annotated now.
     annotated
-        The annotation, of a file that was annotated now.
+        Its annotation.
     """
 
     source: str
@@ -69,6 +71,7 @@ class ScoredFile:
     seconds: float = 0.0
     reason: str = ""
     error: AnnotaryError | None = None
+    warnings: tuple[str, ...] = ()
     annotated: Annotated | None = None
 
     @property
@@ -203,6 +206,7 @@ class Batch:
             outputs=tuple(annotated.outputs),
             details=details,
             seconds=time.monotonic() - started,
+            warnings=annotated.cells.warnings,
             annotated=annotated,
         )
 

@@ -15,14 +15,16 @@ Level = Literal["ok", "warn", "alert", "unknown"]
 LABELS_JS, LABELS_PSI = "label_shares_jensen_shannon", "label_shares_psi"
 CONFIDENCE_KS = "confidence_ks"
 GENES_MISSING, GENES_SHIFTED = "panel_genes_missing", "panel_genes_shifted"
-POOR_CELLS = "poor_cells"
+POOR_CELLS, OOD_CELLS = "poor_cells", "ood_cells"
 
 _TITLES = {
     LABELS_JS: "Shares of labels: Jensen-Shannon distance",
     LABELS_PSI: "Shares of labels: population stability index",
     CONFIDENCE_KS: "Confidence: Kolmogorov-Smirnov distance",
-    GENES_MISSING: "Panel genes that are missing",
-    POOR_CELLS: "Cells of low information",
+    GENES_MISSING: "Panel genes: share that is missing",
+    GENES_SHIFTED: "Panel genes: share that is shifted",
+    POOR_CELLS: "Cells: share of low information",
+    OOD_CELLS: "Cells: share out of distribution",
 }
 LIMITS = {
     LABELS_JS: (0.2, 0.4),
@@ -31,6 +33,7 @@ LIMITS = {
     GENES_MISSING: (0.1, 0.3),
     GENES_SHIFTED: (0.1, 0.3),
     POOR_CELLS: (0.05, 0.2),
+    OOD_CELLS: (0.1, 0.3),
 }
 """From where on a figure is worth a warning, and an alert.
 
@@ -149,6 +152,7 @@ def measure_drift(tally: Tally, survey: Survey, reference: Reference, *, overlap
     limits = dict(LIMITS)
     values[GENES_MISSING] = 1.0 - overlap
     values[POOR_CELLS] = tally.n_low_information / max(tally.n_cells, 1)
+    values[OOD_CELLS] = tally.n_ood / max(tally.n_cells, 1)
     if reference.label_shares is not None:
         values[LABELS_JS] = compute_js_distance(shares, reference.label_shares)
         values[LABELS_PSI] = compute_psi(shares, reference.label_shares)

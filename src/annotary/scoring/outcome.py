@@ -18,6 +18,7 @@ from annotary.scoring.tally import Tally
 
 NONE_WENT, SOME_FAILED, HAS_DRIFTED, UNRECORDED = 2, 3, 4, 5
 
+POOR_QUALITY = "cells_poor_quality"
 _MOST_GENES = 10
 
 # Settings that change what is written; the others only change where and how fast.
@@ -128,7 +129,7 @@ class Outcome:
             figures["genes_shifted"] = float(self.drift.genes.n_shifted)
         poor = [one.details["n_poor_quality"] for one in new if "n_poor_quality" in one.details]
         if poor:
-            figures["cells_poor_quality"] = float(sum(poor))
+            figures[POOR_QUALITY] = float(sum(poor))
         if n_cells:
             sums = sum(one.details["mean_confidence"] * one.n_cells for one in new)
             figures["mean_confidence"] = sums / n_cells

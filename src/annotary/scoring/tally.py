@@ -24,12 +24,18 @@ class Tally:
         Cells in each bin of confidence, ``(N_BINS,)``.
     n_low_information
         Cells with fewer expressed panel genes than any training cell.
+    n_unassigned
+        Cells whose label is too unsure.
+    n_ood
+        Cells out of distribution.
     """
 
     label_names: tuple[str, ...]
     label_counts: tuple[int, ...]
     confidence: tuple[int, ...]
     n_low_information: int
+    n_unassigned: int
+    n_ood: int
 
     @classmethod
     def count(cls, cells: AnnotatedCells) -> Self:
@@ -41,6 +47,8 @@ class Tally:
             ),
             confidence=tuple(count_confidence(cells.annotation.confidence).tolist()),
             n_low_information=int(cells.annotation.low_information.sum()),
+            n_unassigned=int(cells.annotation.unassigned.sum()),
+            n_ood=int(cells.annotation.ood.sum()),
         )
 
     @classmethod
@@ -54,6 +62,8 @@ class Tally:
             label_counts=tuple(np.sum([one.label_counts for one in every], axis=0).tolist()),
             confidence=tuple(np.sum([one.confidence for one in every], axis=0).tolist()),
             n_low_information=sum(one.n_low_information for one in every),
+            n_unassigned=sum(one.n_unassigned for one in every),
+            n_ood=sum(one.n_ood for one in every),
         )
 
     @property
@@ -75,6 +85,8 @@ class Tally:
             "labels": dict(zip(self.label_names, self.label_counts, strict=True)),
             "confidence_bins": list(self.confidence),
             "n_low_information": self.n_low_information,
+            "n_unassigned": self.n_unassigned,
+            "n_ood": self.n_ood,
         }
 
     @classmethod
@@ -87,4 +99,6 @@ class Tally:
             label_counts=tuple(details["labels"].values()),
             confidence=tuple(details["confidence_bins"]),
             n_low_information=details["n_low_information"],
+            n_unassigned=details["n_unassigned"],
+            n_ood=details["n_ood"],
         )

@@ -1,12 +1,15 @@
 """What score tells of its files: to the person who started it, and to MLflow."""
 
+from datetime import UTC, datetime
+
 import pandas as pd
 
-from annotary.evaluation.scoring_report import FileRow, GeneRow, LabelRow, make_scoring_report
+from annotary import __version__
+from annotary.evaluation.scoring_report import FileRow, FlagRow, GeneRow, LabelRow, make_scoring_report
 from annotary.log import say, warn
 from annotary.scoring.batch import ScoredFile
 from annotary.scoring.detection import GeneShift
-from annotary.scoring.outcome import Outcome
+from annotary.scoring.outcome import POOR_QUALITY, Outcome
 from annotary.scoring.tally import Tally
 from annotary.stages.scoring_picture import draw_scored_cells
 from annotary.tracking import StageRun
@@ -29,7 +32,7 @@ def tell(one: ScoredFile) -> None:
     elif one.annotated is not None:
         for moved in one.annotated.moved:
             warn(f"{one.source}: kept what was there: {moved}")
-        for message in one.annotated.cells.warnings:
+        for message in one.warnings:
             warn(message)
         for name, flaw in _FLAWS.items():
             n_flawed = one.details.get(name, 0)
@@ -59,8 +62,8 @@ def record_outcome(run: StageRun, outcome: Outcome) -> None:
 
 def _describe_drift(outcome: Outcome) -> str:
     """Say which figures are beyond their limits; empty where none is."""
-    told = ", ".join(
-        f"{figure.name} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level)})"
+    told = "; ".join(
+        f"{figure.title} {figure.value:.3f} ({figure.level} from {getattr(figure, figure.level):.3f})"
         for figure in outcome.drift.figures
         if figure.value is not None and figure.level in ("warn", "alert")
     )
@@ -89,7 +92,7 @@ def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
             n_cells=one.n_cells,
             mean_confidence=one.details.get("mean_confidence"),
             seconds=one.seconds,
-            reason=one.reason,
+            reason=one.reason or " ".join(one.warnings),
         )
         for one in outcome.files
     ]
@@ -99,8 +102,15 @@ def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
     sample = outcome.survey.sample if outcome.survey else None
     page = make_scoring_report(
         f"{tally.n_cells:,} cells annotated with {outcome.model}",
-        {"Model": outcome.model, "Run": outcome.run_id, "Drift": outcome.drift.level},
+        {
+            "Model": outcome.model,
+            "Run": outcome.run_id,
+            "Drift": outcome.drift.level,
+            "annotary": __version__,
+            "Time": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
         labels=labels,
+        flags=_list_flags(outcome, tally),
         confidence=tally.confidence,
         held_out=() if outcome.reference.confidence is None else outcome.reference.confidence.tolist(),
         drift=outcome.drift.figures,
@@ -111,6 +121,19 @@ def _record_cells(run: StageRun, outcome: Outcome, tally: Tally) -> None:
     )
     run.log_text(page, "scoring.html")
     run.log_table(pd.DataFrame(labels), "labels", index=False)
+
+
+def _list_flags(outcome: Outcome, tally: Tally) -> list[FlagRow]:
+    """List the cells that the page says to look at; a model may know no thresholds of quality."""
+    figures = outcome.measure()
+    counts = {
+        "have a label that is too unsure (unassigned)": tally.n_unassigned,
+        "are unlike the training cells (out of distribution)": tally.n_ood,
+        _FLAWS["n_low_information"]: tally.n_low_information,
+    }
+    if POOR_QUALITY in figures:
+        counts[_FLAWS["n_poor_quality"]] = int(figures[POOR_QUALITY])
+    return [FlagRow(name, count, count / max(tally.n_cells, 1)) for name, count in counts.items()]
 
 
 def _list_genes(shift: GeneShift) -> list[GeneRow]:

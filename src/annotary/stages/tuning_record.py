@@ -10,7 +10,7 @@ from annotary.evaluation.tuning_figures import (
     draw_slices,
 )
 from annotary.log import say
-from annotary.models.tuning.records import TrialRecord, measure_importance, tabulate_trials
+from annotary.models.tuning.records import TrialRecord, tabulate_trials
 from annotary.models.tuning.trials import TuningResult
 from annotary.tracking import StageRun, log_trial
 
@@ -46,12 +46,12 @@ def log_search(run: StageRun, kind: str, tuned: TuningResult, *, part: str, scor
     """Log the trials of a study as a table and pictures; ``score`` says what their value is."""
     best = tuned.best
     say(f"{kind}: {score} {best.value:.3f} in trial {best.number} with {best.params}")
-    table, importance = tabulate_trials(tuned.trials, part=part), measure_importance(tuned.study)
+    table = tabulate_trials(tuned.trials, part=part)
     params = list(best.params)
     run.log_table(table, f"{kind}_trials", index=False)
     run.log_figure(draw_history(table, title=kind.replace("_", " "), score=score), f"{kind}_history")
     run.log_figure(draw_slices(table, params, score=score), f"{kind}_slices")
     run.log_figure(draw_parallel_coordinates(table, params, score=score), f"{kind}_parallel_coordinates")
-    if len(importance):
-        run.log_figure(draw_importance(importance), f"{kind}_importance")
+    if len(tuned.importance):
+        run.log_figure(draw_importance(tuned.importance), f"{kind}_importance")
     run.log_metrics({f"{kind}.{part}s_macro_f1": best.value, f"{kind}.n_trials": float(len(table))})

@@ -12,6 +12,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.models.baselines import Params
@@ -24,6 +25,16 @@ _POSTGRESQL = "postgresql"
 _LOCK_NUMBER = 0x616E6E6F74617279
 """Number of the lock at a PostgreSQL server; any other would do, if all processes take the same."""
 _SQLITE_TIMEOUT_S = 60
+_POSTGRESQL_OPTIONS = {
+    "connect_timeout": 30,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""How long a server may be silent (seconds, the last in milliseconds): else for hours."""
+_AWAY = (StorageInternalError, OperationalError, InterfaceError, InternalError)
+"""What Optuna and SQLAlchemy raise where the database is away, locked, or cannot be written."""
 _MOST_RETRIES = 3
 _POLL_S = 0.5
 _NEVER_PRUNED = 3
@@ -104,8 +115,8 @@ def open_study(
         # Drivers of other databases raise their own errors; SQLAlchemy's are not all wrapped by Optuna.
         raise RegistryError(
             _name_place(storage),
-            expected="to be an SQLite file or a database that answers",
-            found=summarize(error),
+            expected="to be an SQLite file or a database that answers and can be written",
+            found=_tell_cause(error),
             remedy="Check --storage, and that the database or its disk is there.",
         ) from error
 
@@ -114,10 +125,10 @@ def open_study(
 def _alone(address: str) -> Iterator[None]:
     """Keep other processes out while tables are made and first trials queued: two would make them twice."""
     if address.startswith(_SQLITE):
-        with FileLock(f"{address.removeprefix(_SQLITE)}.lock"):
+        with FileLock(f"{address.removeprefix(_SQLITE).partition('?')[0].removeprefix('file:')}.lock"):
             yield
     elif address.startswith(_POSTGRESQL):
-        engine = sqlalchemy.create_engine(address)
+        engine = sqlalchemy.create_engine(address, connect_args=_list_driver_options(address))
         try:
             with engine.begin() as connection:  # the lock ends with the transaction
                 connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_LOCK_NUMBER)))
@@ -135,13 +146,30 @@ def _name_place(address: str) -> str:
     return f"study storage {hide_password(address)}"
 
 
+def _list_driver_options(address: str) -> dict[str, int]:
+    """List what a database's driver is told about waiting; nothing for drivers that we do not know."""
+    if address.startswith(_SQLITE):
+        return {"timeout": _SQLITE_TIMEOUT_S}
+    is_libpq = address.startswith((f"{_POSTGRESQL}://", f"{_POSTGRESQL}+psycopg"))
+    return _POSTGRESQL_OPTIONS if is_libpq else {}
+
+
+class _Storage(RDBStorage):
+    """A database in which a sign of life may fail: the next one, or the trial's own scores, will tell."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Give a sign of life of a running trial, in a thread that has nobody to tell of an error."""
+        with contextlib.suppress(*_AWAY):
+            super().record_heartbeat(trial_id)
+
+
 def _open_storage(address: str, heartbeat: Heartbeat) -> RDBStorage:
     """Open a database; a trial whose process died is queued again."""
-    # A database that was started again is noticed before a query, not by its failure.
-    options: dict[str, object] = {"pool_pre_ping": True}
-    if address.startswith(_SQLITE):
-        options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
-    return RDBStorage(
+    options: dict[str, object] = {"connect_args": _list_driver_options(address)}
+    if not address.startswith(_SQLITE):
+        # A database that was started again is noticed before a query, not by its failure.
+        options["pool_pre_ping"] = True
+    return _Storage(
         address,
         engine_kwargs=options,
         heartbeat_interval=heartbeat.interval_s,
@@ -175,11 +203,6 @@ def work_on(
         A study without a complete trial gets one all the same.
     on_trial
         Called as each trial of this process ends.
-
-    Raises
-    ------
-    StoreError
-        If the database goes away; the next run does the trial again.
     """
     started = time.monotonic()
 
@@ -194,7 +217,7 @@ def work_on(
         if trial.state is not TrialState.FAIL:
             on_trial(trial)
 
-    with _quiet(), _naming_absence():
+    with _quiet():
         while True:
             optuna.storages.fail_stale_trials(study)
             late = bool(timeout) and time.monotonic() - started >= timeout
@@ -210,17 +233,40 @@ def work_on(
 
 
 @contextlib.contextmanager
-def _naming_absence() -> Iterator[None]:
-    """Tell a database that went away from other errors."""
+def naming_absence(study: optuna.Study) -> Iterator[None]:
+    """Tell a study's database that went away, or cannot be written, from other errors.
+
+    Raises
+    ------
+    StoreError
+        If the database does not answer.
+    """
     try:
         yield
-    except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
+    except (UnboundLocalError, *_AWAY) as error:
+        # Optuna's own loop fails while it handles the error of a trial that it cannot write down.
+        absence = error.__context__ if isinstance(error, UnboundLocalError) else error
+        if not isinstance(absence, _AWAY):
+            raise
         raise StoreError(
-            "study storage",
+            _name_place(_find_address(study)),
             expected="to answer until the study is done",
-            found=summarize(error.__cause__ if isinstance(error.__cause__, Exception) else error),
-            remedy="Check that the database or its disk is there, and start again: the trials are kept.",
+            found=_tell_cause(absence),
+            remedy="Check that the database is there and can be written, and start again: the trials that "
+            "are done are kept.",
         ) from error
+
+
+def _tell_cause(error: Exception) -> str:
+    """Tell what the database said: Optuna's own words for it guess at another cause."""
+    is_wrapped = isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception)
+    return summarize(error.__cause__ if is_wrapped else error)  # type: ignore[arg-type]
+
+
+def _find_address(study: optuna.Study) -> str:
+    """Find where a study is kept, which Optuna has behind a cache; empty for memory."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    return storage.url if isinstance(storage, RDBStorage) else ""
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import optuna
+import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from annotary.models.tuning.records import (
@@ -15,8 +16,9 @@ from annotary.models.tuning.records import (
     find_best,
     list_records,
     make_record,
+    measure_importance,
 )
-from annotary.models.tuning.study import work_on
+from annotary.models.tuning.study import naming_absence, work_on
 from annotary.progress import track
 
 _KEY = "key"
@@ -32,12 +34,15 @@ class TuningResult:
         The best complete trial; the earliest wins a tie.
     trials
         All trials of the study that are complete or pruned, other processes' and earlier runs' too.
+    importance
+        What :func:`measure_importance` gives, ``(n_params,)``.
     study
         Optuna's study.
     """
 
     best: TrialRecord
     trials: list[TrialRecord]
+    importance: pd.Series
     study: optuna.Study
 
 
@@ -84,18 +89,22 @@ def do_trials(
         What is tuned.
     on_trial
         Called as each trial of this process ends.
+
+    Raises
+    ------
+    StoreError
+        If the study's database goes away; the next run does the trial again.
     """
-    done = len(list_records(study))
-    with track(None, f"tuning {title}", total=n_trials, unit="trial") as bar:
-        bar.update(min(done, n_trials))
+    with naming_absence(study), track(None, f"tuning {title}", total=n_trials, unit="trial") as bar:
+        bar.update(min(len(list_records(study)), n_trials))
 
         def tell(trial: FrozenTrial) -> None:
             on_trial(make_record(trial))
             bar.update()
 
         work_on(study, objective, n_trials=n_trials, timeout=timeout, on_trial=tell)
-    records = list_records(study)
-    return TuningResult(best=find_best(records), trials=records, study=study)
+        records, importance = list_records(study), measure_importance(study)
+    return TuningResult(best=find_best(records), trials=records, importance=importance, study=study)
 
 
 def find_twin(trial: optuna.Trial, key: str) -> FrozenTrial | None:
