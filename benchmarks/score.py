@@ -35,6 +35,8 @@ from pathlib import Path
 import pandas as pd
 from processes import Measurement, measure
 
+from annotary.options import DEFAULT_MODEL_NAME
+
 HERE = Path(__file__).parent
 READ, SCORE, AGAIN, CELLTYPIST = "a plain read", "annotary score", "annotary score again", "CellTypist"
 TRANSFORMER, FORWARD = "annotary score, transformer", "the transformer's forward pass"
@@ -46,7 +48,6 @@ MAX_TRANSFORMER_PEAK_MB = 1_500.0
 MAX_TRANSFORMER_RATIO = 1.3
 
 _TRANSFORMER_EPOCHS = 4
-_MODEL_NAME = "annotary"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Bench:
 
     def forward(self, file: Path) -> Measured:
         """Label the file's cells with the transformer, nothing written."""
-        return self.run(str(HERE / "forward_pass.py"), str(file), f"models:/{_MODEL_NAME}@champion")
+        return self.run(str(HERE / "forward_pass.py"), str(file), f"models:/{DEFAULT_MODEL_NAME}@champion")
 
     def celltypist(self, file: Path) -> Measured:
         """Annotate the file with CellTypist."""
