@@ -1,10 +1,10 @@
 """How fast the transformer labels and trains, beside the notebook's dense model of the same size.
 
-    python benchmarks/transformer.py [--cells 2000] [--dense-cells 64] [--repeats 3]
-        [--panels 1200:63 1200:250 4000:250 12000:700] [--out benchmarks/transformer.csv]
+    python benchmarks/transformer.py [--cells 500] [--dense-cells 32] [--repeats 3]
+        [--panels 1200:63 1200:250 12000:700] [--out benchmarks/transformer.csv]
 
-Cells are simulated: genes of a panel, and how many of them a cell expresses on average. All networks have
-random weights and run in this process (``transformer_speed.py``):
+Cells are simulated: genes of a panel, and how many of them a cell expresses on average; the longer, the fewer
+cells. All networks have random weights and run in this process (``transformer_speed.py``):
 
 - notebook, dense: all panel genes are tokens, expressed or not; four post-norm blocks, d = 128, four heads,
   softmax attention written out, batches of 32, float32: what the notebook does that this project grew from.
@@ -27,7 +27,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +50,7 @@ from transformer_speed import (
 MIN_SPEED_UP = {"labelling": 100.0, "training": 40.0}
 MAX_LOADING = 0.1
 _TRAINED = (NOTEBOOK, SAME_SIZE, DEFAULT)
+_FEWEST_CELLS = 64
 _FORWARD_PASSES_OF_A_STEP = 3  # forward, and backward by weights and by inputs
 
 
@@ -74,7 +75,7 @@ def measure_variant(
     n_genes, n_tokens = panel
     variant = VARIANTS[name]
     cells = simulate_cells(n_cells, n_genes, n_tokens)
-    labelling = time_labelling(variant, cells, repeats)
+    labelling = time_labelling(variant, cells, repeats if task == "labelling" else 0)
     if task == "labelling":
         seconds, loading = labelling.seconds, None
         computing, flops = statistics.median(labelling.bare_seconds), labelling.flops
@@ -126,27 +127,38 @@ def run_once(variant: Variant, task: str, panel: tuple[int, int], n_cells: int) 
         time_training(variant, cells, 0)
 
 
-def run(panels: Sequence[tuple[int, int]], *, n_cells: int, n_dense_cells: int, repeats: int) -> pd.DataFrame:
-    """Measure all networks."""
-    machine, rows = Machine(), []
+def iter_tasks(panels: Sequence[tuple[int, int]]) -> Iterator[tuple[str, str, tuple[int, int], int]]:
+    """List network, task, panel and threads; the notebook's run on the first panel only."""
     n_threads = torch.get_num_threads()
-    for number, panel in enumerate(panels):
+    for panel in panels:
         for name, variant in VARIANTS.items():
-            if variant.as_notebook and number:
+            if variant.as_notebook and panel != panels[0]:
                 continue
-            count = n_dense_cells if variant.as_notebook else n_cells
-            for task in ("labelling", *(["training"] if name in _TRAINED else [])):
-                row = measure_variant(name, task, panel, n_cells=count, repeats=repeats, machine=machine)
-                rows.append(row | {"peak_mb": measure_memory(name, task, panel, count)})
+            yield name, "labelling", panel, n_threads
+            if name in _TRAINED:
+                yield name, "training", panel, n_threads
     if n_threads > 1:
-        torch.set_num_threads(1)
         for name in (NOTEBOOK, SAME_SIZE, SAME_SIZE_BF16, DEFAULT):
-            count = n_dense_cells if VARIANTS[name].as_notebook else n_cells
-            rows.append(
-                measure_variant(name, "labelling", panels[0], n_cells=count, repeats=repeats, machine=machine)
-            )
-        torch.set_num_threads(n_threads)
-    return pd.DataFrame(rows)
+            yield name, "labelling", panels[0], 1
+
+
+def run(
+    panels: Sequence[tuple[int, int]], *, n_cells: int, n_dense_cells: int, repeats: int, out: Path
+) -> pd.DataFrame:
+    """Measure all networks; each row is in the CSV as soon as it is known."""
+    machine, n_threads = Machine(), torch.get_num_threads()
+    out.unlink(missing_ok=True)
+    for name, task, panel, threads in iter_tasks(panels):
+        count = max(_FEWEST_CELLS, n_cells * panels[0][1] // panel[1])
+        if VARIANTS[name].as_notebook:
+            count = n_dense_cells
+        torch.set_num_threads(threads)
+        row = measure_variant(name, task, panel, n_cells=count, repeats=repeats, machine=machine)
+        row["peak_mb"] = measure_memory(name, task, panel, count) if threads == n_threads else None
+        table = pd.DataFrame([row])
+        table.to_csv(out, mode="a", header=not out.exists(), index=False, float_format="%.4f")
+    torch.set_num_threads(n_threads)
+    return pd.read_csv(out)
 
 
 def make_markdown(table: pd.DataFrame) -> str:
@@ -198,11 +210,11 @@ def _read_panel(text: str) -> tuple[int, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--cells", type=int, default=2_000)
-    parser.add_argument("--dense-cells", type=int, default=64)
+    parser.add_argument("--cells", type=int, default=500)
+    parser.add_argument("--dense-cells", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--panels", type=_read_panel, nargs="*", default=[(1200, 63), (1200, 250), (4000, 250), (12000, 700)]
+        "--panels", type=_read_panel, nargs="*", default=[(1200, 63), (1200, 250), (12000, 700)]
     )
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "TASK"), help="do one thing once, write nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
@@ -212,9 +224,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_once(VARIANTS[name], task, options.panels[0], options.cells)
         return
     table = run(
-        options.panels, n_cells=options.cells, n_dense_cells=options.dense_cells, repeats=options.repeats
+        options.panels,
+        n_cells=options.cells,
+        n_dense_cells=options.dense_cells,
+        repeats=options.repeats,
+        out=options.out,
     )
-    table.to_csv(options.out, index=False, float_format="%.4f")
     print("\n".join([make_markdown(table), *check_claims(table)]))
     print(json.dumps({"python": sys.version.split()[0], "torch": torch.__version__, "cpus": os.cpu_count()}))
 

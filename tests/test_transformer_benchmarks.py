@@ -71,6 +71,7 @@ def test_every_network_is_measured(monkeypatch, tmp_path, capsys):
     assert (table["cells_per_second"] > 0).all()
     assert table["peak_share"].gt(0).all()
     printed = capsys.readouterr().out
+    assert speed.make_markdown(table) in printed
     assert all(f"| labelling | {name} | 60 | 12 " in printed for name in transformer_speed.VARIANTS)
     assert "| training | annotary, default | 80 | 20 " in printed
     assert f"{transformer_speed.SAME_SIZE}, training: " in printed
