@@ -13,11 +13,11 @@ import anndata
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
+from transformer_speed import plan_batches
 
 from annotary import registry
 from annotary.models.transformer.batches import make_batch
 from annotary.models.transformer.classifier import TransformerAnnotator
-from annotary.models.transformer.inference import TOKEN_BUDGET, take_batch
 from annotary.models.transformer.tokens import tokenize
 from annotary.quality.prepare import PreparedCells
 
@@ -27,10 +27,7 @@ CHUNK_CELLS = 2_048
 def time_forward_pass(annotator: TransformerAnnotator, cells: PreparedCells) -> float:
     """Label cells in batches that are made before: seconds of the network alone."""
     tokens, seconds = tokenize(annotator.config, cells), 0.0
-    left = np.argsort(-tokens.lengths, kind="stable")
-    while len(left):
-        rows = take_batch(left, tokens.lengths, TOKEN_BUDGET["cpu"])
-        left = left[len(rows) :]
+    for rows in plan_batches(annotator.config, tokens):
         batch = make_batch(tokens, rows, annotator.config)
         for network in annotator.networks:
             started = time.perf_counter()

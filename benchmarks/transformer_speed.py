@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from annotary.models.transformer.batches import TokenBatch, make_batch
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.device import multiply_in_bfloat16
-from annotary.models.transformer.inference import TOKEN_BUDGET, predict_logits, take_batch
+from annotary.models.transformer.inference import TOKEN_BUDGET, count_attended, predict_logits, take_batch
 from annotary.models.transformer.network import GeneTransformer, MultiHeadSelfAttention
 from annotary.models.transformer.tokens import TokenizedCells, tokenize
 from annotary.models.transformer.training import fit_transformer
@@ -141,7 +141,7 @@ def time_labelling(variant: Variant, cells: PreparedCells, repeats: int) -> Labe
     """Label cells again and again, after a first time that is not counted."""
     network = make_network(variant, cells.counts.shape[1])
     tokens = tokenize(network.config, cells)
-    plan = _plan(variant, tokens)
+    plan = _plan(variant, network.config, tokens)
     batches = [make_batch(tokens, rows, network.config) for rows in plan]
 
     with torch.inference_mode(), _choose_precision(variant):
@@ -162,18 +162,24 @@ def _label(variant: Variant, network: GeneTransformer, tokens: TokenizedCells) -
     if not variant.as_notebook:
         predict_logits(network, tokens, torch.device("cpu"))
         return
-    for rows in _plan(variant, tokens):
+    for rows in _plan(variant, network.config, tokens):
         network(make_batch(tokens, rows, network.config))
 
 
-def _plan(variant: Variant, tokens: TokenizedCells) -> list[np.ndarray]:
+def _plan(variant: Variant, config: NetworkConfig, tokens: TokenizedCells) -> list[np.ndarray]:
     """List the rows of each batch."""
     if variant.as_notebook:
         rows = np.arange(len(tokens))
         return [rows[start : start + NOTEBOOK_BATCH] for start in range(0, len(rows), NOTEBOOK_BATCH)]
-    left, batches = np.argsort(-tokens.lengths, kind="stable"), []
+    return plan_batches(config, tokens)
+
+
+def plan_batches(config: NetworkConfig, tokens: TokenizedCells) -> list[np.ndarray]:
+    """List the rows of each batch that annotary labels at a time on a CPU."""
+    lengths, batches = count_attended(tokens, config), []
+    left = np.argsort(-lengths, kind="stable")
     while len(left):
-        batches.append(take_batch(left, tokens.lengths, TOKEN_BUDGET["cpu"]))
+        batches.append(take_batch(left, lengths, TOKEN_BUDGET["cpu"]))
         left = left[len(batches[-1]) :]
     return batches
 
@@ -239,7 +245,7 @@ def _train_as_notebook(
 
     def train() -> None:
         nonlocal loading
-        for rows in _plan(variant, tokens):
+        for rows in _plan(variant, network.config, tokens):
             started = time.perf_counter()
             batch = make_batch(tokens, rows, network.config)
             loading += time.perf_counter() - started

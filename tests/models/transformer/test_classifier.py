@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from models.conformance import N_CLASSES, N_PANEL, AnnotatorConformance, make_cells
+from scipy.sparse import csr_matrix
 
 from annotary.errors import AnnotaryError, ConfigError
 from annotary.models.transformer import inference
 from annotary.models.transformer.classifier import TransformerAnnotator
 from annotary.models.transformer.config import NetworkConfig, TrainingConfig
 from annotary.models.transformer.network import GeneTransformer
+from annotary.models.transformer.tokens import tokenize
 from annotary.models.transformer.training import fit_transformer
+from annotary.quality.prepare import PreparedCells
 
 
 def fit_small(cells, codes, *, seed, learning_rate=1e-2, **shape):
@@ -112,6 +115,14 @@ def test_batches_keep_to_the_token_budget(annotator, monkeypatch):
     annotator.predict_proba(cells, device="cpu")
     assert sum(n_cells for n_cells, _ in shapes) == 70
     assert all(n_cells * n_tokens <= 200 for n_cells, n_tokens in shapes)
+
+
+def test_tokens_of_the_linear_path_alone_fill_no_batch():
+    config = NetworkConfig(n_genes=100, n_classes=3, attention_genes=10)
+    counts = np.ones((2, 100), dtype=np.float32)
+    counts[1, :50] = 0  # none of these genes attends
+    cells = PreparedCells(csr_matrix(counts), counts.sum(axis=1))
+    assert inference.count_attended(tokenize(config, cells), config).tolist() == [10, 4]
 
 
 def test_dropout_is_off_even_on_a_network_left_in_training_mode(annotator):
