@@ -168,7 +168,9 @@ def test_readme_shows_the_layout_of_the_package():
             assert f"{path.name}/" in readme, path.name
 
 
-@pytest.mark.parametrize("name", ["accuracy", "baselines", "confidence", "main_job", "preprocess", "score"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "baselines", "confidence", "main_job", "preprocess", "score", "transformer"]
+)
 def test_readme_shows_the_table_of_the_benchmark(name):
     spec = importlib.util.spec_from_file_location(name, PROJECT / "benchmarks" / f"{name}.py")
     benchmark = importlib.util.module_from_spec(spec)
