@@ -18,7 +18,8 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-STAGES = ("preprocess", "baselines", "transformer", "evaluate", "promote", "score")
+STAGES = ("preprocess", "baselines", "transformer", "ensemble", "evaluate", "promote", "score")
+KINDS = ("logistic_regression", "random_forest", "transformer", "ensemble")
 FIGURES = ("macro_f1", "accuracy")
 
 
@@ -37,7 +38,7 @@ def run_main(data: Path | None, folder: Path) -> dict[str, object]:
         "total_s": runs.loc["main", "metrics.stage_seconds"],
     }
     row |= {f"{stage}_s": runs.loc[stage, "metrics.stage_seconds"] for stage in STAGES}
-    for kind in ("logistic_regression", "random_forest", "transformer"):
+    for kind in KINDS:
         row |= {f"{kind} {figure}": runs.loc["evaluate", f"metrics.{kind}.{figure}"] for figure in FIGURES}
     return row
 
@@ -49,7 +50,7 @@ def make_markdown(table: pd.DataFrame) -> str:
     lines.append("| cells | " + " | ".join(f"{cells:,}" for cells in table["cells"]) + " |")
     for column, title in seconds.items():
         lines.append(f"| {title}, seconds | " + " | ".join(f"{value:.0f}" for value in table[column]) + " |")
-    for kind in ("logistic_regression", "random_forest", "transformer"):
+    for kind in KINDS:
         pairs = zip(table[f"{kind} macro_f1"], table[f"{kind} accuracy"], strict=True)
         cells = " | ".join(f"{macro_f1:.3f} / {accuracy:.3f}" for macro_f1, accuracy in pairs)
         lines.append(f"| {kind.replace('_', ' ')}, macro-F1 / accuracy | {cells} |")
