@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from accuracy_models import SEED, Cells, Result, find_common, fit_tuned
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from transformer_speed import NOTEBOOK_SIZE
 
 from annotary.data.genes import align_genes
 from annotary.models.ensemble import fit_weights, vote
@@ -25,16 +26,6 @@ TRANSFORMER_3, ENSEMBLE_3 = "transformer of 3", "ensemble of 3"
 
 _VALIDATION_SHARE = 1 / 8  # as 10 % beside 70 % training cells
 _NOTEBOOK_GENES = 1200
-_NOTEBOOK_SHAPE = {
-    "values": "bins",
-    "attention_genes": 0,
-    "d_model": 128,
-    "n_layers": 4,
-    "n_heads": 4,
-    "norm": "post",
-    "linear_path": False,
-    "dropout": 0.1,
-}
 _NOTEBOOK_TRAINING = {"learning_rate": 1e-3, "gene_learning_rate": 0.02}
 
 
@@ -113,7 +104,7 @@ def predict_notebook(train: Cells, labels: np.ndarray, held_out: Cells) -> np.nd
         codes[fitted],
         seen[validation],
         codes[validation],
-        network=NetworkConfig(len(panel), len(names), **_NOTEBOOK_SHAPE),
+        network=NetworkConfig(len(panel), len(names), **NOTEBOOK_SIZE),
         training=TrainingConfig(seed=SEED, **_NOTEBOOK_TRAINING),
     )
     said = TransformerAnnotator([network]).predict_proba(_prepare(held_out, panel))

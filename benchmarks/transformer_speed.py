@@ -34,7 +34,7 @@ NOTEBOOK, NOTEBOOK_FUSED = "notebook, dense", "notebook, dense, fused attention"
 SAME_SIZE, SAME_SIZE_BF16 = "annotary, notebook's size", "annotary, notebook's size, bfloat16"
 DEFAULT, DEFAULT_BF16 = "annotary, default", "annotary, default, bfloat16"
 
-_NOTEBOOK_SIZE = {
+NOTEBOOK_SIZE = {
     "values": "bins",
     "attention_genes": 0,
     "d_model": 128,
@@ -76,10 +76,10 @@ class Variant:
 
 
 VARIANTS = {
-    NOTEBOOK: Variant(_NOTEBOOK_SIZE | {"tokens": "all", "attention_dropout": 0.1}, True, fused=False),
-    NOTEBOOK_FUSED: Variant(_NOTEBOOK_SIZE | {"tokens": "all"}, True, fused=True),
-    SAME_SIZE: Variant(_NOTEBOOK_SIZE, thinning=0.0),
-    SAME_SIZE_BF16: Variant(_NOTEBOOK_SIZE, bfloat16=True),
+    NOTEBOOK: Variant(NOTEBOOK_SIZE | {"tokens": "all", "attention_dropout": 0.1}, True, fused=False),
+    NOTEBOOK_FUSED: Variant(NOTEBOOK_SIZE | {"tokens": "all"}, True, fused=True),
+    SAME_SIZE: Variant(NOTEBOOK_SIZE, thinning=0.0),
+    SAME_SIZE_BF16: Variant(NOTEBOOK_SIZE, bfloat16=True),
     DEFAULT: Variant({}),
     DEFAULT_BF16: Variant({}, bfloat16=True),
 }

@@ -1,9 +1,11 @@
 """Fixtures: a tracking store of its own for each test that needs one, and simulated data."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import mlflow
 import pytest
@@ -142,3 +144,11 @@ def shared_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{name} is not beside the project, in ../shared/data")
     return path
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """Import a benchmark under a name that no other module has."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PROJECT / "benchmarks" / f"{name}.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    return benchmark

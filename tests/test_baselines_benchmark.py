@@ -1,23 +1,12 @@
 """The baselines benchmark's own parts: the models in their process, the table, the claims."""
 
-import importlib.util
-from types import ModuleType
-
 import pandas as pd
 import pytest
 import train_once
-from conftest import PROJECT
+from conftest import load_benchmark
 from simulate import simulate_cells
 
-
-def load_benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("baselines", PROJECT / "benchmarks" / "baselines.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    return benchmark
-
-
-benchmark = load_benchmark()
+benchmark = load_benchmark("baselines")
 
 
 @pytest.fixture(scope="module")

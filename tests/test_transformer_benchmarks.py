@@ -1,26 +1,15 @@
 """The transformer's benchmarks: its speed, its levers, its learning curve."""
 
-import importlib.util
-from types import ModuleType
-
 import levers
 import numpy as np
 import pandas as pd
 import pytest
 import transformer_speed
 from accuracy import read_data
-from conftest import PROJECT
+from conftest import load_benchmark
 from simulate import simulate_cells
 
 import annotary.models.transformer.tokens as tokens_module
-
-
-def load_benchmark(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PROJECT / "benchmarks" / f"{name}.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    return benchmark
-
 
 speed, curve = load_benchmark("transformer"), load_benchmark("learning_curve")
 
