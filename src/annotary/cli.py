@@ -66,6 +66,8 @@ def main() -> None:
             f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in annotary; "
             "the traceback is in the run's artifacts, error/traceback.txt, or set ANNOTARY_DEBUG=1)"
         )
+    finally:
+        gc.freeze()  # at the end Python would look through all of MLflow for cycles: half a second
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from annotary.errors import CountsError
 
@@ -100,16 +100,29 @@ def move_columns(counts: csr_matrix, target: np.ndarray, *, n_columns: int) -> c
     -------
     Counts with sorted indices, ``(n_cells, n_columns)``; dtype kept, input untouched.
     """
-    kept = np.flatnonzero(target >= 0)
-    taken = counts[:, kept] if len(kept) < len(target) else counts.copy()  # what follows works in place
-    positions = target[kept].astype(taken.indices.dtype)
-    moved = csr_matrix(
-        (taken.data, positions[taken.indices], taken.indptr), shape=(counts.shape[0], n_columns)
-    )
-    if not moved.has_sorted_indices:
-        moved = moved.tocsc().tocsr()  # sorts all rows in linear time
+    is_kept = target >= 0
+    is_in_order = counts.has_sorted_indices and (np.diff(target[is_kept]) > 0).all()
+    if is_in_order or 2 * is_kept.sum() < len(target):
+        counts, target = counts[:, np.flatnonzero(is_kept)], target[is_kept]
+    if is_in_order:
+        places = target.astype(counts.indices.dtype)
+        moved = csr_matrix(
+            (counts.data, places[counts.indices], counts.indptr), shape=(counts.shape[0], n_columns)
+        )
+    else:
+        moved = _sort_columns(counts, target, n_columns)
     moved.sum_duplicates()
     return moved
+
+
+def _sort_columns(counts: csr_matrix, target: np.ndarray, n_columns: int) -> csr_matrix:
+    """Move columns out of their order: to columns and back to rows, which sorts in linear time."""
+    places = np.where(target >= 0, target, n_columns).astype(counts.indices.dtype)
+    shape = (counts.shape[0], n_columns + 1)  # the last column takes what is dropped
+    by_column = csr_matrix((counts.data, places[counts.indices], counts.indptr), shape=shape).tocsc()
+    n_stored = by_column.indptr[n_columns]
+    kept = (by_column.data[:n_stored], by_column.indices[:n_stored], by_column.indptr[:-1])
+    return csc_matrix(kept, shape=(counts.shape[0], n_columns)).tocsr()
 
 
 def take_columns(counts: csr_matrix, columns: np.ndarray) -> csr_matrix:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from annotary.data.genes import align_genes, check_overlap, choose_gene_column
+from annotary.data.counts import move_columns, sum_depth
+from annotary.data.genes import check_overlap, choose_gene_column
 from annotary.data.hashing import hash_strings
 
 TARGET_SUM = 1e4
@@ -107,9 +108,19 @@ class InputSpec:
         depth
             Counts of each cell over all its genes, ``(n_cells,)``; None sums the columns.
         """
+        return self.prepare_found(counts, self.find_genes(gene_ids), depth=depth)
+
+    def find_genes(self, gene_ids: pd.Index) -> np.ndarray:
+        """Find the panel position of each input gene, ``(n_input_genes,)``; -1 where the panel has it not."""
+        return self.panel.get_indexer(gene_ids)
+
+    def prepare_found(
+        self, counts: csr_matrix, positions: np.ndarray, *, depth: np.ndarray | None = None
+    ) -> PreparedCells:
+        """Bring raw counts to the panel, as :meth:`prepare` does, by what :meth:`find_genes` found."""
         if depth is None:
-            depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        panel_counts = align_genes(counts, gene_ids, self.panel)
+            depth = sum_depth(counts)
+        panel_counts = move_columns(counts, positions, n_columns=len(self.panel))
         return PreparedCells(counts=panel_counts.astype(np.float32), depth=np.asarray(depth, np.float64))
 
     def to_json(self) -> str:

@@ -21,6 +21,7 @@ from annotary.errors import (
     RegistryError,
 )
 from annotary.models.bundle import Bundle
+from annotary.scoring.copying import BackgroundCopy
 from annotary.scoring.discovery import ScoreInput, wait_for
 from annotary.scoring.identity import Identity
 from annotary.scoring.ledger import Details, Entry, Ledger, Standing
@@ -109,12 +110,15 @@ class Batch:
         What the records of all files have in common.
     open_bundle
         Gives the model; called when there is a file to annotate.
+    ahead
+        What may have hashed an input before.
     """
 
     ledger: Ledger
     config: ScoreConfig
     record: ScoreRecord
     open_bundle: Callable[[], Bundle]
+    ahead: BackgroundCopy | None = None
 
     def score(self, inputs: list[ScoreInput]) -> Iterator[ScoredFile]:
         """Go through inputs; those that another run is at come last, and wait if it still is."""
@@ -190,7 +194,8 @@ class Batch:
         origin = Origin(path=path, shown_as=one.address, record=record)
         target, owner = self.ledger.folder / entry.target, name_owner(self.ledger.run)
         annotated = retry(
-            lambda: annotate_one(origin, target, bundle, self.config, owner=owner), place=one.address
+            lambda: annotate_one(origin, target, bundle, self.config, owner=owner, ahead=self.ahead),
+            place=one.address,
         )
         details = {
             **annotated.cells.measure(),

@@ -51,7 +51,7 @@ class FileChunks:
         self.flags: list[pd.Categorical] = []
         self.survey: Survey | None = None
         self._bundle = bundle
-        self._gene_ids = gene_ids
+        self._positions = bundle.spec.find_genes(gene_ids)
         self._is_mito = find_mito_genes(gene_ids).astype(np.float64)
         self._device = device
         self._source = source
@@ -70,7 +70,7 @@ class FileChunks:
     def _annotate(self, counts: csr_matrix, rows: slice) -> None:
         """Annotate the next rows, ``(n_chunk, n_input_genes)``."""
         depth = None if self.depth is None else self.depth[rows]
-        cells = self._bundle.spec.prepare(counts, self._gene_ids, depth=depth)
+        cells = self._bundle.spec.prepare_found(counts, self._positions, depth=depth)
         annotation = self._bundle.annotate_prepared(cells, device=self._device)
         self.annotations.append(annotation)
         if self._bundle.profile:

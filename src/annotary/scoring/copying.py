@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from annotary.errors import InputFileError
@@ -28,13 +29,15 @@ class BackgroundCopy:
         File to read.
     target
         Where the copy goes; None only hashes.
+    ahead
+        One that began to hash before; if it is through with the same file, nothing is hashed again.
     """
 
-    def __init__(self, source: Path, target: Path | None) -> None:
+    def __init__(self, source: Path, target: Path | None, *, ahead: "BackgroundCopy | None" = None) -> None:
         self._source = source
         self._target = target
         self._before = identify(source)
-        self._sha256 = ""
+        self._sha256 = ahead.take_hash(source, self._before) if ahead else ""
         self._error: OSError | InputFileError | None = None
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -69,6 +72,11 @@ class BackgroundCopy:
         self._is_stopped = True
         self._thread.join()
 
+    def take_hash(self, source: Path, identity: Identity) -> str:
+        """Stop, and give the SHA-256 of a file; empty if this is not the file, or its end was not reached."""
+        self.stop()
+        return self._sha256 if (source, identity) == (self._source, self._before) else ""
+
     def _run(self) -> None:
         """Read, hash and write."""
         try:
@@ -81,21 +89,41 @@ class BackgroundCopy:
             self._error = error
 
     def _hash(self, copy: int | None) -> None:
-        """Go through the bytes once."""
-        digest, unsynced = hashlib.sha256(), 0
+        """Go through the bytes once, unless there is nothing to do with them."""
+        digest = None if self._sha256 else hashlib.sha256()
+        unsynced = 0
         with self._source.open("rb", buffering=0) as source:
-            is_cloned = copy is not None and _clone(source.fileno(), copy)
-            block = bytearray(_BLOCK_BYTES)
-            view = memoryview(block)
-            while not self._is_stopped and (n_read := _read(source.fileno(), view, self._source)):
-                digest.update(view[:n_read])
-                if copy is not None and not is_cloned:
+            if copy is not None and _clone(source.fileno(), copy):
+                copy = None
+            if copy is None and digest is None:
+                return
+            view = memoryview(bytearray(_BLOCK_BYTES))
+            while n_read := _read(source.fileno(), view, self._source):
+                if self._is_stopped:
+                    return
+                if digest is not None:
+                    digest.update(view[:n_read])
+                if copy is not None:
                     _write(copy, view[:n_read])
                     unsynced += n_read
                     if unsynced >= _SYNC_BYTES:
                         os.fdatasync(copy)
                         unsynced = 0
-        self._sha256 = digest.hexdigest()
+        if digest is not None:
+            self._sha256 = digest.hexdigest()
+
+
+@contextlib.contextmanager
+def hashing_ahead(path: Path) -> Iterator[BackgroundCopy | None]:
+    """Hash a file while the block does what comes before; None where it is no file."""
+    ahead = None
+    with contextlib.suppress(OSError):
+        ahead = BackgroundCopy(path, None) if path.is_file() else None
+    try:
+        yield ahead
+    finally:
+        if ahead:
+            ahead.stop()
 
 
 def refuse_change(source: Path, before: Identity) -> None:

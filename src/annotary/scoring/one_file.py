@@ -70,7 +70,13 @@ class Annotated:
 
 
 def annotate_one(
-    origin: Origin, target: Path, bundle: Bundle, config: ScoreConfig, *, owner: str
+    origin: Origin,
+    target: Path,
+    bundle: Bundle,
+    config: ScoreConfig,
+    *,
+    owner: str,
+    ahead: BackgroundCopy | None = None,
 ) -> Annotated:
     """Annotate a file and write what is asked for.
 
@@ -86,6 +92,8 @@ def annotate_one(
         Settings.
     owner
         Marks temporary files.
+    ahead
+        What may have hashed the input before.
 
     Raises
     ------
@@ -101,7 +109,9 @@ def annotate_one(
     with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
         new_h5ad = stack.enter_context(replacing(h5ad, owner=owner)) if h5ad else None
         new_table = stack.enter_context(replacing(table, owner=owner)) if table else None
-        cells, sha256, seconds = _read(origin, new_h5ad, bundle, config, folder=target.parent, owner=owner)
+        cells, sha256, seconds = _read(
+            origin, new_h5ad, bundle, config, folder=target.parent, owner=owner, ahead=ahead
+        )
         record = replace(
             origin.record,
             input_sha256=sha256,
@@ -125,7 +135,14 @@ def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path |
 
 
 def _read(
-    origin: Origin, copy: Path | None, bundle: Bundle, config: ScoreConfig, *, folder: Path, owner: str
+    origin: Origin,
+    copy: Path | None,
+    bundle: Bundle,
+    config: ScoreConfig,
+    *,
+    folder: Path,
+    owner: str,
+    ahead: BackgroundCopy | None,
 ) -> tuple[AnnotatedCells, str, float]:
     """Annotate the input's cells while its bytes are copied and hashed; give SHA-256 and seconds too."""
 
@@ -154,7 +171,7 @@ def _read(
             started = time.monotonic()
             return annotate(converted), sha256, time.monotonic() - started
     started = time.monotonic()
-    copying = BackgroundCopy(origin.path, copy)
+    copying = BackgroundCopy(origin.path, copy, ahead=ahead)
     try:
         cells = annotate(origin.path)
     except AnnotaryError:

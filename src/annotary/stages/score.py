@@ -15,6 +15,7 @@ from annotary.models.bundle import Bundle
 from annotary.promotions import note_outside_move_if_possible
 from annotary.registry import RegisteredVersion, load, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
+from annotary.scoring.copying import BackgroundCopy, hashing_ahead
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
 from annotary.scoring.drift import Reference, measure_drift
 from annotary.scoring.ledger import Ledger
@@ -43,8 +44,8 @@ def score(config: ScoreConfig) -> Outcome:
     """
     outcome = None
     try:
-        with stage_run("score", config) as run:
-            outcome = _score(config, run)
+        with hashing_ahead(Path(config.input)) as ahead, stage_run("score", config) as run:
+            outcome = _score(config, run, ahead)
             record_outcome(run, outcome)
             if config.shadow:
                 score_shadow(config, outcome, run)
@@ -58,7 +59,7 @@ def score(config: ScoreConfig) -> Outcome:
     return outcome
 
 
-def _score(config: ScoreConfig, run: StageRun) -> Outcome:
+def _score(config: ScoreConfig, run: StageRun, ahead: BackgroundCopy | None) -> Outcome:
     """Find the inputs, score them, and compare their cells with the training cells."""
     version = resolve_alias(config.model_name, config.alias)
     note_outside_move_if_possible(config.model_name)
@@ -66,7 +67,7 @@ def _score(config: ScoreConfig, run: StageRun) -> Outcome:
     inputs = _find(config)
     terms = read_terms(Path(config.ontology)) if config.ontology else None
     open_bundle = functools.cache(functools.partial(_open_bundle, version, config, terms))
-    files, survey = _score_files(inputs, version, config, run, open_bundle)
+    files, survey = _score_files(inputs, version, config, run, open_bundle, ahead)
     outcome = Outcome(
         model=version.uri,
         run_id=run.run_id,
@@ -98,6 +99,7 @@ def _score_files(
     config: ScoreConfig,
     run: StageRun,
     open_bundle: Callable[[], Bundle],
+    ahead: BackgroundCopy | None,
 ) -> tuple[list[ScoredFile], Survey | None]:
     """Score what the ledger does not know yet; give what is kept of the cells too."""
     folder = make_folder(Path(config.output).absolute())
@@ -113,6 +115,7 @@ def _score_files(
                 config=config,
                 record=_begin_record(version, config, run, ledger),
                 open_bundle=open_bundle,
+                ahead=ahead,
             )
             scored: list[ScoredFile] = []
             survey: Survey | None = None

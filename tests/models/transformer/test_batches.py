@@ -10,7 +10,7 @@ from annotary.models.transformer.tokens import TokenizedCells, tokenize
 from annotary.quality.prepare import PreparedCells, log_normalize
 
 N_CELLS, N_GENES = 30, 25
-NETWORK = NetworkConfig(n_genes=N_GENES, n_classes=2, target_sum=100.0)
+NETWORK = NetworkConfig(n_genes=N_GENES, n_classes=2, values="bins", target_sum=100.0)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_bins_are_made_anew_of_what_is_left(tokens):
 
 
 def test_tokens_of_all_genes_stay_when_their_count_goes(cells):
-    network = NetworkConfig(n_genes=N_GENES, n_classes=2, tokens="all")
+    network = NetworkConfig(n_genes=N_GENES, n_classes=2, tokens="all", values="bins")
     flat = left_out(tokenize(network, cells), np.arange(N_CELLS), network=network, thinning=0.9)
     assert len(flat.counts) == N_CELLS * N_GENES
     np.testing.assert_array_equal(flat.bins == 0, flat.counts == 0)

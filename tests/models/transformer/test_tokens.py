@@ -30,7 +30,8 @@ def reference_bins(cell: np.ndarray, n_bins: int) -> np.ndarray:
 
 
 def tokenize(counts: csr_matrix, n_bins: int = 14, **changes) -> TokenizedCells:
-    network = NetworkConfig(n_genes=counts.shape[1], n_classes=2, n_bins=n_bins, **changes)
+    shape = {"values": "bins", "n_bins": n_bins} | changes
+    network = NetworkConfig(n_genes=counts.shape[1], n_classes=2, **shape)
     depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() + 7
     return tokenize_cells(network, PreparedCells(counts=counts, depth=depth))
 

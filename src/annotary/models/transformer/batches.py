@@ -25,7 +25,8 @@ class TokenBatch(NamedTuple):
     Attributes
     ----------
     gene_ids, bin_ids
-        Gene and bin of each token, ``(B, T)``, int64; zero where padded.
+        Gene and bin of each token, ``(B, T)``, int64; zero where padded, and all bins where the network
+        takes continuous values.
     values
         ``log1p`` of the count scaled to the network's target sum, ``(B, T)``, float32; zero where padded.
     is_token
@@ -167,18 +168,19 @@ def leave_out(
     return FlatTokens(
         gene_ids=flat.gene_ids[kept],
         counts=counts,
-        bins=_bin_again(counts, owner, n_cells, network.n_bins),
+        bins=_bin_again(counts, owner, n_cells, network),
         owner=owner,
         depth=depth,
     )
 
 
-def _bin_again(counts: np.ndarray, owner: np.ndarray, n_cells: int, n_bins: int) -> np.ndarray:
+def _bin_again(counts: np.ndarray, owner: np.ndarray, n_cells: int, network: NetworkConfig) -> np.ndarray:
     """Bin the counts of what is left of some cells, ``(n_tokens,)``; zeros stay in bin 0."""
-    expressed = counts > 0
     bins = np.zeros(len(counts), dtype=np.uint8)
-    lengths = np.bincount(owner[expressed], minlength=n_cells)
-    bins[expressed] = bin_counts(counts[expressed].astype(np.float64), lengths, n_bins)
+    if network.values == "bins":
+        expressed = counts > 0
+        lengths = np.bincount(owner[expressed], minlength=n_cells)
+        bins[expressed] = bin_counts(counts[expressed].astype(np.float64), lengths, network.n_bins)
     return bins
 
 

@@ -29,7 +29,7 @@ class TokenizedCells:
     counts
         Raw count of each token, ``(n_tokens,)``, uint16 or uint32.
     bins
-        Expression bin of each token, ``(n_tokens,)``, uint8.
+        Expression bin of each token, ``(n_tokens,)``, uint8; zero where the network takes no bins.
     indptr
         Tokens of cell ``i`` are ``indptr[i]`` to ``indptr[i + 1]``, ``(n_cells + 1,)``.
     depth
@@ -83,7 +83,9 @@ def tokenize(network: NetworkConfig, cells: PreparedCells) -> TokenizedCells:
     expressed = cells.counts.astype(np.float64)
     expressed.sum_duplicates()
     expressed.eliminate_zeros()
-    bins = bin_counts(expressed.data, np.diff(expressed.indptr), network.n_bins)
+    bins = np.zeros(expressed.nnz, dtype=np.uint8)
+    if network.values == "bins":
+        bins = bin_counts(expressed.data, np.diff(expressed.indptr), network.n_bins)
     columns, counts, lengths = expressed.indices, expressed.data, np.diff(expressed.indptr)
     if network.tokens == "all":
         place = np.repeat(np.arange(n_cells), lengths) * n_genes + columns
@@ -94,11 +96,16 @@ def tokenize(network: NetworkConfig, cells: PreparedCells) -> TokenizedCells:
         kept = find_largest(counts, lengths, network.max_tokens)
         columns, counts, bins = columns[kept], counts[kept], bins[kept]
         lengths = np.minimum(lengths, network.max_tokens)
+    gene_ids = columns.astype(_smallest_type(n_genes))
+    counts = counts.astype(_smallest_type(counts.max(initial=0)))
     empty = (np.cumsum(lengths) - lengths)[lengths == 0]
+    if len(empty):
+        gene_ids = np.insert(gene_ids, empty, n_genes)
+        counts, bins = np.insert(counts, empty, 0), np.insert(bins, empty, 0)
     return TokenizedCells(
-        gene_ids=np.insert(columns.astype(_smallest_type(n_genes)), empty, n_genes),
-        counts=np.insert(counts.astype(_smallest_type(counts.max(initial=0))), empty, 0),
-        bins=np.insert(bins, empty, 0),
+        gene_ids=gene_ids,
+        counts=counts,
+        bins=bins,
         indptr=_offsets(np.maximum(lengths, 1)),
         depth=np.asarray(cells.depth, dtype=np.float64),
     )
