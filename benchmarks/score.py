@@ -10,6 +10,7 @@ says how memory is measured):
 - a plain read: the counts once in row chunks with h5py, each chunk multiplied with dense weights
   (``read_and_multiply.py``); nothing is written;
 - annotary score: alias, model, ledger, a whole copy of the file with the annotation, MLflow run;
+- annotary score with a table as its only output: what the annotating takes where no file is copied beside it;
 - annotary score again: the same file, which is known;
 - CellTypist: read, normalise, annotate, write (``celltypist_annotate.py``; ``pip install celltypist``);
 - annotary score with a transformer as champion, of the default shape, trained on the same cells for a few
@@ -38,7 +39,8 @@ from processes import Measurement, measure
 from annotary.options import DEFAULT_MODEL_NAME
 
 HERE = Path(__file__).parent
-READ, SCORE, AGAIN, CELLTYPIST = "a plain read", "annotary score", "annotary score again", "CellTypist"
+READ, CELLTYPIST = "a plain read", "CellTypist"
+SCORE, TABLE, AGAIN = "annotary score", "annotary score, a table only", "annotary score again"
 TRANSFORMER, FORWARD = "annotary score, transformer", "the transformer's forward pass"
 MAX_SECONDS = 4.0
 MAX_PEAK_MB = 600.0
@@ -99,9 +101,14 @@ class Bench:
         shutil.rmtree(self.folder / "annotated", ignore_errors=True)
         return self.again(file)
 
-    def again(self, file: Path) -> Measured:
+    def again(self, file: Path, *options: str) -> Measured:
         """Ask for the file once more."""
-        return self.run("-m", "annotary", "score", "--input", str(file), "--output", "annotated")
+        return self.run("-m", "annotary", "score", "--input", str(file), "--output", "annotated", *options)
+
+    def tabulate(self, file: Path) -> Measured:
+        """Annotate the file into a table in a new folder."""
+        shutil.rmtree(self.folder / "annotated", ignore_errors=True)
+        return self.again(file, "--form", "table")
 
     def forward(self, file: Path) -> Measured:
         """Label the file's cells with the transformer, nothing written."""
@@ -174,7 +181,7 @@ def run(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
     train(bench, simulate(folder, options.training_cells, seed=0), with_celltypist=options.celltypist)
     network = Bench(folder / "transformer")
     train_transformer(network, folder / "dataset" / "dataset.h5ad")
-    kinds = {READ: bench.read, SCORE: bench.score, AGAIN: bench.again}
+    kinds = {READ: bench.read, TABLE: bench.tabulate, SCORE: bench.score, AGAIN: bench.again}
     if options.celltypist:
         kinds[CELLTYPIST] = bench.celltypist
     kinds |= {TRANSFORMER: network.score, FORWARD: network.forward}
@@ -186,15 +193,16 @@ def check_claims(table: pd.DataFrame) -> list[str]:
     """Compare the table with what score promises."""
     rows = table.set_index("name")
     ours, read = rows.loc[SCORE], rows.loc[READ]
-    ratio = ours["own_seconds"] / read["own_seconds"]
+    alone, beside = (rows.loc[name, "own_seconds"] / read["own_seconds"] for name in (TABLE, SCORE))
     seconds, peak = ours["seconds"], ours["peak_mb"]
     claims = [
         (f"{seconds:.1f} s for the whole process", f"under {MAX_SECONDS:g}", seconds < MAX_SECONDS),
         (f"peak memory {peak:,.0f} MB", f"under {MAX_PEAK_MB:g}", peak < MAX_PEAK_MB),
+        (f"annotating {alone:.2f} times the plain read", f"at most {MAX_RATIO}", alone <= MAX_RATIO),
         (
-            f"annotating and writing {ratio:.2f} times the plain read",
+            f"annotating while the file is copied {beside:.2f} times the plain read",
             f"at most {MAX_RATIO}",
-            ratio <= MAX_RATIO,
+            beside <= MAX_RATIO,
         ),
     ]
     network, forward = rows.loc[TRANSFORMER], rows.loc[FORWARD]

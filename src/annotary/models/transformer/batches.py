@@ -196,9 +196,10 @@ def pad(flat: FlatTokens, network: NetworkConfig) -> TokenBatch:
         rectangle[is_token] = flat_values
         return torch.from_numpy(rectangle)
 
+    has_bins = network.values == "bins"
     return TokenBatch(
         gene_ids=spread(flat.gene_ids, np.int64),
-        bin_ids=spread(flat.bins, np.int64),
+        bin_ids=spread(flat.bins, np.int64) if has_bins else torch.zeros(is_token.shape, dtype=torch.int64),
         values=spread(values, np.float32),
         is_token=torch.from_numpy(is_token),
     )

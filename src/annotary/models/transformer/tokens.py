@@ -78,14 +78,15 @@ def tokenize(network: NetworkConfig, cells: PreparedCells) -> TokenizedCells:
             found=f"{n_genes} genes",
             remedy="Prepare the cells with the InputSpec that is stored beside the model.",
         )
-    # float64 whatever the input: with float32 edges a count that lies on an edge
-    # falls into another bin now and then.
-    expressed = cells.counts.astype(np.float64)
+    expressed = cells.counts.copy()
     expressed.sum_duplicates()
     expressed.eliminate_zeros()
     bins = np.zeros(expressed.nnz, dtype=np.uint8)
     if network.values == "bins":
-        bins = bin_counts(expressed.data, np.diff(expressed.indptr), network.n_bins)
+        # float64 whatever the input: with float32 edges a count that lies on an edge
+        # falls into another bin now and then.
+        values = expressed.data.astype(np.float64)
+        bins = bin_counts(values, np.diff(expressed.indptr), network.n_bins)
     columns, counts, lengths = expressed.indices, expressed.data, np.diff(expressed.indptr)
     if network.tokens == "all":
         place = np.repeat(np.arange(n_cells), lengths) * n_genes + columns
