@@ -157,7 +157,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.plot(rows["n_train"], rows["macro_f1"], ".", color=_COLORS[model], alpha=0.5)
         axes.set_xscale("log")
         ticks = sorted(table.groupby("size")["n_train"].mean())
-        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], minor=False)
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], minor=False, rotation=30)
         axes.minorticks_off()
         axes.set(xlabel="training cells", title=f"{n_genes:,} genes" if n_genes else "all genes")
         axes.spines[["top", "right"]].set_visible(False)
