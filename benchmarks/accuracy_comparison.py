@@ -6,7 +6,15 @@ from string import ascii_letters
 import numpy as np
 import pandas as pd
 from accuracy_models import SEED
-from accuracy_networks import ENSEMBLE, ENSEMBLE_3, NOTEBOOK, TRANSFORMER, TRANSFORMER_3
+from accuracy_networks import (
+    ENSEMBLE,
+    ENSEMBLE_3,
+    LINEAR_PANEL,
+    NOTEBOOK,
+    TRANSFORMER,
+    TRANSFORMER_3,
+    TRANSFORMER_PANEL,
+)
 from sklearn.metrics import f1_score
 
 from annotary.evaluation.bootstrap import compute_p, find_interval, resample
@@ -19,6 +27,9 @@ PAIRS = (
     (ENSEMBLE, LINEAR),
     (ENSEMBLE, TRANSFORMER),
     (ENSEMBLE_3, LINEAR),
+    (TRANSFORMER_PANEL, LINEAR_PANEL),
+    (TRANSFORMER_PANEL, LINEAR),
+    (TRANSFORMER_PANEL, TRANSFORMER),
     (TRANSFORMER, NOTEBOOK),
 )
 """Models that are compared cell by cell."""

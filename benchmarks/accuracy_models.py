@@ -168,10 +168,14 @@ def list_models(n_trials: int) -> list[Model]:
     from accuracy_networks import (
         ENSEMBLE,
         ENSEMBLE_3,
+        LINEAR_PANEL,
         NOTEBOOK,
+        PANEL_GENES,
         TRANSFORMER,
         TRANSFORMER_3,
+        TRANSFORMER_PANEL,
         predict_notebook,
+        predict_on_panel,
         run_transformer,
     )
 
@@ -193,6 +197,12 @@ def list_models(n_trials: int) -> list[Model]:
             n_trials=n_trials,
             others=(ENSEMBLE_3,),
         ),
+        Model(
+            LINEAR_PANEL,
+            partial(predict_tuned, kind="logistic_regression", n_trials=n_trials, n_genes=PANEL_GENES),
+            n_trials=n_trials,
+        ),
+        Model(TRANSFORMER_PANEL, predict_on_panel),
         Model(NOTEBOOK, predict_notebook),
         Model(PLAIN_LR, predict_plain),
         Model(CELLTYPIST, predict_celltypist, "celltypist"),
@@ -214,17 +224,25 @@ def drop_missing(models: list[Model]) -> list[Model]:
 
 
 def predict_tuned(
-    train: Cells, labels: np.ndarray, held_out: Cells, *, kind: str, n_trials: int
+    train: Cells, labels: np.ndarray, held_out: Cells, *, kind: str, n_trials: int, n_genes: int = 0
 ) -> np.ndarray:
-    """Tune a baseline on the training cells as the baselines stage does, and label the held-out ones."""
+    """Tune a baseline on the training cells as the baselines stage does, and label the held-out ones.
+
+    ``n_genes`` is what :func:`fit_tuned` takes.
+    """
     train = train.take_genes(find_common(train.counts))
     names, codes = np.unique(labels, return_inverse=True)
-    tuned = fit_tuned(train, codes, kind=kind, n_trials=n_trials)
+    tuned = fit_tuned(train, codes, kind=kind, n_trials=n_trials, n_genes=n_genes)
     return names[tuned.predict(held_out).argmax(axis=1)]
 
 
-def fit_tuned(train: Cells, codes: np.ndarray, *, kind: str, n_trials: int) -> TunedBaseline:
-    """Tune a baseline on cells with encoded labels ``(n_train,)``, and fit it to all of them."""
+def fit_tuned(
+    train: Cells, codes: np.ndarray, *, kind: str, n_trials: int, n_genes: int = 0
+) -> TunedBaseline:
+    """Tune a baseline on cells with encoded labels ``(n_train,)``, and fit it to all of them.
+
+    With ``n_genes`` the panel is not tuned: so many genes, chosen by an F test.
+    """
     seen = LabelledCells(
         counts=train.counts,
         depth=train.depth,
@@ -233,8 +251,8 @@ def fit_tuned(train: Cells, codes: np.ndarray, *, kind: str, n_trials: int) -> T
         folds=_assign_inner_folds(train, codes),
     )
     cells = FoldedCells(seen, train.gene_ids)
-    own = Preparation(_PANEL_METHOD, _PANEL_GENES, TARGET_SUM)
-    space = make_space(own, n_genes=len(cells.gene_ids), fixed=False)
+    own = Preparation("f_test" if n_genes else _PANEL_METHOD, n_genes or _PANEL_GENES, TARGET_SUM)
+    space = make_space(own, n_genes=len(cells.gene_ids), fixed=n_genes > 0)
     search = Search(BASELINES[kind], cells, PanelChooser(cells), space, seed=SEED)
     fitted = search.fit(search.run(kind, "", n_trials=n_trials).best.params)
     panel = cells.gene_ids if fitted.columns is None else cells.gene_ids[fitted.columns]

@@ -24,7 +24,7 @@ from accuracy_models import (
     predict_scanvi,
     predict_tuned,
 )
-from accuracy_networks import ENSEMBLE, NOTEBOOK, TRANSFORMER, TRANSFORMER_3
+from accuracy_networks import ENSEMBLE, LINEAR_PANEL, NOTEBOOK, TRANSFORMER, TRANSFORMER_3
 from simulate import simulate_cells
 from sklearn.metrics import f1_score
 
@@ -268,6 +268,7 @@ def test_each_of_our_baselines_is_compared():
         *BASELINES,
         TRANSFORMER,
         TRANSFORMER_3,
+        LINEAR_PANEL,
     }
 
 
