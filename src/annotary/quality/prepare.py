@@ -121,7 +121,9 @@ class InputSpec:
         if depth is None:
             depth = sum_depth(counts)
         panel_counts = move_columns(counts, positions, n_columns=len(self.panel))
-        return PreparedCells(counts=panel_counts.astype(np.float32, copy=False), depth=np.asarray(depth, np.float64))
+        return PreparedCells(
+            counts=panel_counts.astype(np.float32, copy=False), depth=np.asarray(depth, np.float64)
+        )
 
     def to_json(self) -> str:
         """Write as JSON."""
