@@ -96,10 +96,10 @@ class Bench:
         """Read the file."""
         return self.run(str(HERE / "read_and_multiply.py"), str(file))
 
-    def score(self, file: Path) -> Measured:
+    def score(self, file: Path, *options: str) -> Measured:
         """Annotate the file into a new folder."""
         shutil.rmtree(self.folder / "annotated", ignore_errors=True)
-        return self.again(file)
+        return self.again(file, *options)
 
     def again(self, file: Path, *options: str) -> Measured:
         """Ask for the file once more."""
@@ -107,8 +107,7 @@ class Bench:
 
     def tabulate(self, file: Path) -> Measured:
         """Annotate the file into a table in a new folder."""
-        shutil.rmtree(self.folder / "annotated", ignore_errors=True)
-        return self.again(file, "--form", "table")
+        return self.score(file, "--form", "table")
 
     def forward(self, file: Path) -> Measured:
         """Label the file's cells with the transformer, nothing written."""

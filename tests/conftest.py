@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -150,5 +151,6 @@ def load_benchmark(name: str) -> ModuleType:
     """Import a benchmark under a name that no other module has."""
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PROJECT / "benchmarks" / f"{name}.py")
     benchmark = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)
     return benchmark

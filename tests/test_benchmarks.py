@@ -1,7 +1,6 @@
 """The benchmarks' own parts: simulated files, the chunked copy, measured processes, the table."""
 
 import hashlib
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT
+from conftest import load_benchmark
 from processes import measure
 from read_and_multiply import read_and_multiply
 from read_and_write import CHUNK_CELLS, read_and_write
@@ -113,14 +112,6 @@ def test_a_measured_process_that_fails_says_why(tmp_path):
         measure([sys.executable, "-c", "print('no such gene'); raise SystemExit(3)"], folder=tmp_path)
 
 
-def load_benchmark(name: str = "preprocess") -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PROJECT / "benchmarks" / f"{name}.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = benchmark
-    spec.loader.exec_module(benchmark)
-    return benchmark
-
-
 def make_table(benchmark: ModuleType, seconds: float, peak_mb: float, large_peak_mb: float) -> pd.DataFrame:
     rows = [
         (benchmark.READ_AND_WRITE, 1_000, 3, 10.0, 200.0),
@@ -139,7 +130,7 @@ def make_table(benchmark: ModuleType, seconds: float, peak_mb: float, large_peak
 
 
 def test_the_table_has_a_row_for_each_measurement():
-    benchmark = load_benchmark()
+    benchmark = load_benchmark("preprocess")
     lines = benchmark.make_markdown(make_table(benchmark, 25.0, 1_000.0, 1_100.0)).splitlines()
     assert lines[2] == "| read and write | 1,000 | 10.0 (9.0 to 12.0) | 100 | 200 |"
     assert lines[7] == "| annotary preprocess, large file | 9,000 | 180.0 | 50 | 1,100 |"
@@ -155,7 +146,7 @@ def test_the_table_has_a_row_for_each_measurement():
     ],
 )
 def test_a_broken_promise_is_named(figures, broken):
-    benchmark = load_benchmark()
+    benchmark = load_benchmark("preprocess")
     claims = benchmark.check_claims(make_table(benchmark, *figures))
     assert [number for number, claim in enumerate(claims) if "NOT KEPT" in claim] == broken
 

@@ -103,7 +103,8 @@ def move_columns(counts: csr_matrix, target: np.ndarray, *, n_columns: int) -> c
     is_kept = target >= 0
     is_in_order = counts.has_sorted_indices and (np.diff(target[is_kept]) > 0).all()
     if is_in_order or 2 * is_kept.sum() < len(target):
-        counts, target = counts[:, np.flatnonzero(is_kept)], target[is_kept]
+        counts = counts.copy() if is_kept.all() else counts[:, np.flatnonzero(is_kept)]
+        target = target[is_kept]
     if is_in_order:
         places = target.astype(counts.indices.dtype)
         moved = csr_matrix(

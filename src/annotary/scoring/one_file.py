@@ -166,7 +166,7 @@ def _read(
         with _open_copy(copy, folder, owner) as converted:
             before = identify(origin.path)
             write_as_h5ad(origin.path, converted)
-            sha256 = hash_source(origin.path)
+            sha256 = (ahead.take_hash(origin.path, before) if ahead else "") or hash_source(origin.path)
             refuse_change(origin.path, before)
             started = time.monotonic()
             return annotate(converted), sha256, time.monotonic() - started
