@@ -4,10 +4,15 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix
 
+from annotary.data.diagnosis import diagnose
 from annotary.errors import CountsError
 
 LARGEST_COUNT = 2**24
 """Largest count that float32 holds exactly; a gene of one cell never reaches it."""
+
+_NOISE = 1e-6
+_NOISE_ABOUT_ZERO = 1e-9
+_MOST_NOISE = 0.05
 
 
 def find_non_count(values: np.ndarray) -> int | None:
@@ -31,7 +36,31 @@ def find_non_count(values: np.ndarray) -> int | None:
     return None if good.all() else int(np.argmin(good))
 
 
-def validate_counts(counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_ids: pd.Index) -> None:
+def round_values(values: np.ndarray) -> np.ndarray:
+    """Round values that floating-point noise keeps from being integers, such as 8.000000001.
+
+    Parameters
+    ----------
+    values
+        Any values, ``(n_values,)``.
+
+    Returns
+    -------
+    The same array where no value changes, else a copy. Values that are further than a millionth of
+    themselves (at most 0.05) from an integer stay as they are.
+    """
+    if values.dtype.kind != "f":
+        return values
+    with np.errstate(invalid="ignore"):
+        nearest = np.rint(values)
+        reach = np.where(nearest == 0, _NOISE_ABOUT_ZERO, np.minimum(_NOISE * nearest, _MOST_NOISE))
+        is_noise = (values != nearest) & (np.abs(values - nearest) <= reach)
+    return np.where(is_noise, nearest, values) if is_noise.any() else values
+
+
+def validate_counts(
+    counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_ids: pd.Index
+) -> csr_matrix:
     """Refuse a matrix that does not hold raw counts.
 
     Parameters
@@ -43,26 +72,43 @@ def validate_counts(counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_
     cell_ids, gene_ids
         Ids of the rows ``(n_cells,)`` and columns ``(n_genes,)``.
 
+    Returns
+    -------
+    The counts: the same matrix, or a copy with the values rounded that :func:`round_values` rounds.
+
     Raises
     ------
     CountsError
-        Naming the first value at fault, its cell and its gene.
+        Naming the first value at fault, its cell and its gene, and what the values look like.
     """
     at = find_non_count(counts.data)
     if at is None:
-        return
-    cell = cell_ids[int(np.searchsorted(counts.indptr, at, side="right")) - 1]
-    gene = gene_ids[int(counts.indices[at])]
-    value = counts.data[at]
+        return counts
+    rounded = csr_matrix(
+        (round_values(counts.data), counts.indices, counts.indptr), shape=counts.shape, copy=False
+    )
+    at = find_non_count(rounded.data)
+    if at is None:
+        return rounded
+    value = rounded.data[at]
     expected = "non-negative integers"
     if value > LARGEST_COUNT:
         expected += f" of at most {LARGEST_COUNT}"
+    cell, gene = locate(rounded, at, cell_ids=cell_ids, gene_ids=gene_ids)
     raise CountsError(
         place,
         expected=expected,
-        found=f"{value:.6g} at cell {str(cell)!r}, gene {str(gene)!r}",
-        remedy="Name the raw-count layer with --counts-layer.",
+        found=f"{value:.6g} at cell {cell!r}, gene {gene!r}",
+        remedy=f"Name the raw-count layer with --counts-layer. {diagnose(rounded)}",
     )
+
+
+def locate(
+    matrix: csr_matrix, at: int, *, cell_ids: pd.Index, gene_ids: pd.Index
+) -> tuple[str, str]:
+    """Name the cell and gene of a stored value."""
+    row = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
+    return str(cell_ids[row]), str(gene_ids[int(matrix.indices[at])])
 
 
 def count_genes_per_cell(counts: csr_matrix) -> np.ndarray:

@@ -2,23 +2,42 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from annotary import keys
-from annotary.data.counts import validate_counts
-from annotary.data.h5ad_elements import find_genes, open_matrix, read_table
+from annotary.data.choice import Place, choose_place, refuse_worse_place, spread_probe
+from annotary.data.counts import locate, validate_counts
+from annotary.data.features import find_features
+from annotary.data.h5ad_elements import open_matrix, read_table
 from annotary.data.hdf5 import describe_damage, open_hdf5
 from annotary.data.recover import Log1pScale, find_scale, recover_counts
 from annotary.data.sparse import RowsOnDisk, split_rows
 from annotary.errors import CountsError, InputFileError
 
-_PROBE_CELLS = 64
+
+@dataclass
+class _Rounding:
+    """What was rounded while the counts were read."""
+
+    n_cells: int = 0
+    example: str = ""
+
+    def note(self, before: csr_matrix, after: csr_matrix, cell_ids: pd.Index, gene_ids: pd.Index) -> None:
+        """Note the cells of a chunk, ``(n_cells, n_genes)``, whose values were rounded."""
+        is_rounded = before.data != after.data
+        rows = np.repeat(np.arange(before.shape[0]), np.diff(before.indptr))
+        self.n_cells += len(np.unique(rows[is_rounded]))
+        if not self.example:
+            at = int(np.argmax(is_rounded))
+            cell, gene = locate(before, at, cell_ids=cell_ids, gene_ids=gene_ids)
+            self.example = f"{before.data[at]!s} at cell {cell!r}, gene {gene!r}"
 
 
 @dataclass(frozen=True)
@@ -35,16 +54,23 @@ class CountsFile:
         Cell table, ``(n_cells, any)``.
     var
         Gene table of the counts' columns, ``(n_genes, any)``; gene expression only.
+    element
+        Where the matrix is stored.
+    notes
+        Why this place was chosen, and what was left aside, where a person should know.
     """
 
     path: Path
     place: str
     obs: pd.DataFrame
     var: pd.DataFrame
+    element: h5py.Dataset | h5py.Group
     _matrix: RowsOnDisk
     _is_gene: np.ndarray
     _scale: Log1pScale | None = None
     _depth: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    _rounding: _Rounding = field(default_factory=_Rounding)
 
     @property
     def n_cells(self) -> int:
@@ -55,6 +81,21 @@ class CountsFile:
     def is_recovered(self) -> bool:
         """Whether the file holds log1p values, from which the counts are recovered."""
         return self._scale is not None
+
+    @property
+    def is_all_genes(self) -> bool:
+        """Whether every column of the matrix is a gene."""
+        return bool(self._is_gene.all())
+
+    def list_notes(self) -> list[str]:
+        """List what a person should know of the counts, with what reading them has shown so far."""
+        if not self._rounding.n_cells:
+            return list(self.notes)
+        return [
+            *self.notes,
+            f"{self.place}: values that are integers but for floating-point noise were rounded in "
+            f"{self._rounding.n_cells:,} cells, such as {self._rounding.example}.",
+        ]
 
     def iter_chunks(self, chunk_size: int) -> Iterator[tuple[int, csr_matrix]]:
         """Read validated counts, ``chunk_size`` cells at a time; fewer where they would get large.
@@ -71,34 +112,46 @@ class CountsFile:
             If the file ends early or is damaged.
         """
         for start, stop in split_rows(self._matrix, chunk_size):
-            counts = self._read_rows(start, stop)
-            cell_ids, gene_ids = self.obs.index[start:stop], self.var.index
-            if self._scale is None:
-                validate_counts(counts, place=self.place, cell_ids=cell_ids, gene_ids=gene_ids)
-            else:
-                counts = recover_counts(
-                    counts,
-                    depth=None if self._depth is None else self._depth[start:stop],
-                    place=self.place,
-                    cell_ids=cell_ids,
-                    gene_ids=gene_ids,
-                    scale=self._scale,
-                )
+            stored = self._read_rows(start, stop)
+            counts = self._check(stored, np.arange(start, stop))
+            if self._scale is None and counts is not stored:
+                self._rounding.note(stored, counts, self.obs.index[start:stop], self.var.index)
             yield start, counts.astype(np.float32, copy=False)
 
-    def probe(self) -> None:
-        """Check the first cells.
+    def probe(self) -> csr_matrix:
+        """Read some cells from all over the file, ``(n_probed, n_genes)``, checked.
 
         Raises
         ------
         CountsError
-            If a value is no raw count.
+            If a value is no raw count, or the counts cannot be recovered from it.
         """
-        for _ in self.iter_chunks(_PROBE_CELLS):
-            return
+        rows, cells = self._read_probe()
+        counts = self._check(rows, cells)
+        return counts if counts.data.all() else csr_matrix(counts.multiply(counts > 0))
+
+    def _check(self, rows: csr_matrix, cells: np.ndarray) -> csr_matrix:
+        """Check rows, or recover their counts; ``cells`` are their positions."""
+        cell_ids, gene_ids = self.obs.index[cells], self.var.index
+        if self._scale is None:
+            return validate_counts(rows, place=self.place, cell_ids=cell_ids, gene_ids=gene_ids)
+        return recover_counts(
+            rows,
+            depth=None if self._depth is None else self._depth[cells],
+            place=self.place,
+            cell_ids=cell_ids,
+            gene_ids=gene_ids,
+            scale=self._scale,
+        )
+
+    def _read_probe(self) -> tuple[csr_matrix, np.ndarray]:
+        """Read the cells that are looked at, and give their positions."""
+        spans = spread_probe(self.n_cells)
+        rows = vstack([self._read_rows(span.start, span.stop) for span in spans], format="csr")
+        return rows, np.concatenate([np.arange(span.start, span.stop) for span in spans])
 
     def recover(self, depth_key: str) -> "CountsFile":
-        """Take the values as log1p values, and try the first cells.
+        """Take the values as log1p values, and try some cells from all over the file.
 
         Raises
         ------
@@ -108,12 +161,12 @@ class CountsFile:
         depth = None
         if depth_key in self.obs:
             depth = pd.to_numeric(self.obs[depth_key], errors="coerce").to_numpy(dtype=np.float64)
-        stop = min(_PROBE_CELLS, self.n_cells)
+        rows, cells = self._read_probe()
         scale = find_scale(
-            self._read_rows(0, stop),
-            depth=None if depth is None else depth[:stop],
+            rows,
+            depth=None if depth is None else depth[cells],
             place=self.place,
-            cell_ids=self.obs.index[:stop],
+            cell_ids=self.obs.index[cells],
             gene_ids=self.var.index,
         )
         return replace(self, place=f"{self.place} (log1p, counts recovered)", _scale=scale, _depth=depth)
@@ -139,16 +192,17 @@ def open_counts(
 ) -> Iterator[CountsFile]:
     """Open the raw counts of an h5ad file.
 
-    Where no place holds raw counts, the first of log1p values that give them back
-    exactly is taken.
+    Of ``layers["counts"]``, ``.raw`` and ``X`` the first with raw counts is taken, unless another one holds
+    them more completely; what was passed over, and why, is among the notes. Where no place holds raw counts,
+    the first of log1p values that give them back exactly is taken.
 
     Parameters
     ----------
     path
         The file.
     counts_layer
-        Layer that holds them; empty takes the first of ``layers["counts"]``,
-        ``.raw``, ``X`` that holds counts.
+        Layer that holds them, or ``X`` or ``.raw``; empty chooses among ``layers["counts"]``,
+        ``.raw`` and ``X``.
     depth_key
         obs column with each cell's counts over all genes, to recover counts with;
         one that is absent or unusable is passed over.
@@ -162,7 +216,7 @@ def open_counts(
     InputFileError
         If the file is missing, is no h5ad file, or is damaged.
     CountsError
-        If no place in it holds raw counts or gives them back.
+        If no place in it holds raw counts or gives them back, or the named one holds worse ones than another.
     """
     with _open_h5ad(path, shown_as or path) as file:
         path = shown_as or path
@@ -176,43 +230,11 @@ def open_counts(
                 found=f"no such matrix (layers: {layers})",
                 remedy="Name the raw-count layer with --counts-layer.",
             )
-        candidates = (
-            (
-                name,
-                _read_place(file, path, name=name, address=address, var_address=var_address, scratch=scratch),
-            )
-            for name, address, var_address in places
-        )
-        yield _choose_place(path, candidates, depth_key)
-
-
-def _choose_place(path: Path, candidates: Iterator[tuple[str, CountsFile]], depth_key: str) -> CountsFile:
-    """Choose the first place with raw counts, or else the first that gives them back."""
-    refused = []
-    for name, counts in candidates:
-        try:
-            counts.probe()
-        except CountsError as error:
-            refused.append((name, counts, error))
-            continue
-        return counts
-    found = []
-    for _, counts, refusal in refused:
-        try:
-            return counts.recover(depth_key)
-        except CountsError as error:
-            same = error.found == refusal.found
-            found.append(refusal.found + ("" if same else f" (as log1p values: {error.found})"))
-    if len(refused) == 1:
-        [(_, counts, refusal)] = refused
-        raise CountsError(counts.place, expected=refusal.expected, found=found[0], remedy=refusal.remedy)
-    names = [name for name, _, _ in refused]
-    raise CountsError(
-        path,
-        expected="raw counts (non-negative integers) in " + " or ".join(names),
-        found="; ".join(f"{text} in {name}" for text, name in zip(found, names, strict=True)),
-        remedy="Name the raw-count layer with --counts-layer.",
-    )
+        counts = choose_place(path, _make_places(file, path, places, scratch), depth_key)
+        if counts_layer and not counts.is_recovered:
+            others = [place for place in _list_places(file, "") if place[1] != places[0][1]]
+            refuse_worse_place(counts, places[0][0], _make_places(file, path, others, scratch))
+        yield counts
 
 
 @contextlib.contextmanager
@@ -232,18 +254,45 @@ def _open_h5ad(path: Path, shown_as: Path) -> Iterator[h5py.File]:
 
 def _list_places(file: h5py.File, counts_layer: str) -> list[tuple[str, str, str]]:
     """List where counts may be: name for people, address of the matrix, address of its gene table."""
+    raw = [
+        (".raw", "raw/X", "raw/var"),
+        (".raw", "raw.X", "raw.var"),  # anndata 0.6
+    ]
     if counts_layer == "X":
         places = [("X", "X", "var")]
+    elif counts_layer in (".raw", "raw") and f"layers/{counts_layer}" not in file:
+        places = raw
     elif counts_layer:
         places = [(f'layers["{counts_layer}"]', f"layers/{counts_layer}", "var")]
     else:
         places = [
             (f'layers["{keys.COUNTS_LAYER}"]', f"layers/{keys.COUNTS_LAYER}", "var"),
-            (".raw", "raw/X", "raw/var"),
-            (".raw", "raw.X", "raw.var"),  # anndata 0.6
+            *raw,
             ("X", "X", "var"),
         ]
     return [place for place in places if place[1] in file]
+
+
+def _make_places(
+    file: h5py.File, path: Path, places: list[tuple[str, str, str]], scratch: Path | None
+) -> list[Place]:
+    """Make places that are opened when they are looked at."""
+    return [
+        Place(
+            name=name,
+            element=file[address],
+            n_genes=partial(_count_genes, file, path, var_address),
+            open=partial(
+                _read_place, file, path, name=name, address=address, var_address=var_address, scratch=scratch
+            ),
+        )
+        for name, address, var_address in places
+    ]
+
+
+def _count_genes(file: h5py.File, path: Path, var_address: str) -> int:
+    """Count the genes of a gene table."""
+    return int(find_features(read_table(file, var_address, path=path), path).is_gene.sum())
 
 
 def _read_place(
@@ -254,5 +303,14 @@ def _read_place(
     var = read_table(file, var_address, path=path)
     place = f"{path}: {name}"
     matrix = open_matrix(file, address, (len(obs), len(var)), place=place, path=path, scratch=scratch)
-    is_gene = find_genes(var, path)
-    return CountsFile(path=path, place=place, obs=obs, var=var[is_gene], _matrix=matrix, _is_gene=is_gene)
+    features = find_features(var, path)
+    return CountsFile(
+        path=path,
+        place=place,
+        obs=obs,
+        var=var[features.is_gene],
+        element=file[address],
+        _matrix=matrix,
+        _is_gene=features.is_gene,
+        notes=features.notes,
+    )

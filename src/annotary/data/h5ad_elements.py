@@ -7,12 +7,10 @@ from pathlib import Path
 import anndata
 import anndata.io
 import h5py
-import numpy as np
 import pandas as pd
 import zarr
 from anndata.abc import CSRDataset
 
-from annotary import keys
 from annotary.data.hdf5 import describe_damage
 from annotary.data.sparse import CompressedRows, DenseRows, RowsOnDisk, holds_numbers
 from annotary.data.triplets import turn_to_rows
@@ -141,24 +139,3 @@ def _check_shape(found: tuple[int, ...], shape: tuple[int, int], place: str) -> 
                 found=f"{shape[0]} cells x {shape[1]} genes",
                 remedy="Check how the file was written.",
             )
-
-
-def find_genes(var: pd.DataFrame, path: Path) -> np.ndarray:
-    """Find the columns that are gene expression, a mask ``(n_columns,)``; all where nothing is said.
-
-    Raises
-    ------
-    InputFileError
-        If there is none.
-    """
-    if keys.FEATURE_TYPES not in var:
-        return np.ones(len(var), dtype=bool)
-    is_gene = (var[keys.FEATURE_TYPES] == keys.GENE_EXPRESSION).to_numpy(dtype=bool)
-    if not is_gene.any():
-        raise InputFileError(
-            f"{path}: var[{keys.FEATURE_TYPES!r}]",
-            expected=f"features of the type {keys.GENE_EXPRESSION!r}",
-            found=", ".join(sorted(map(str, var[keys.FEATURE_TYPES].unique()))),
-            remedy="Give a file with gene expression.",
-        )
-    return is_gene

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from annotary.data.counts import locate
 from annotary.data.units import (
+    LARGEST_LOG,
     SAME_TARGET,
     TOLERANCE,
     ScaledCells,
@@ -22,9 +24,6 @@ from annotary.data.units import (
     undo_log,
 )
 from annotary.errors import CountsError
-
-LARGEST_LOG = 20.0
-"""No log1p value is larger: exp(20) is nearly 500 times counts per million."""
 
 _REMEDY = "Name the raw-count layer with --counts-layer."
 _BASES = (np.e, 2.0, 10.0)
@@ -162,19 +161,13 @@ def _check_logs(
     if good.all():
         return
     at = int(np.argmin(good))
-    cell, gene = _locate(log_expr, at, cell_ids=cell_ids, gene_ids=gene_ids)
+    cell, gene = locate(log_expr, at, cell_ids=cell_ids, gene_ids=gene_ids)
     raise CountsError(
         place,
         expected=f"log1p values from 0 to {LARGEST_LOG / np.log(base):.0f}",
         found=f"{log_expr.data[at]:.6g} at cell {cell!r}, gene {gene!r}",
         remedy=_REMEDY,
     )
-
-
-def _locate(matrix: csr_matrix, at: int, *, cell_ids: pd.Index, gene_ids: pd.Index) -> tuple[str, str]:
-    """Name the cell and gene of a stored value."""
-    row = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
-    return str(cell_ids[row]), str(gene_ids[int(matrix.indices[at])])
 
 
 def _undo_log(log_expr: csr_matrix, base: float) -> ScaledCells:
@@ -222,7 +215,7 @@ def _describe_misfit(
     distances, bounds = measure_misfit(rest, refine_units(rest, rest.find_smallest()))
     is_exact = bounds <= TOLERANCE
     worst = int(np.argmax(np.where(is_exact, distances, -1.0)))
-    cell, gene = _locate(log_expr, int(positions[worst]), cell_ids=cell_ids, gene_ids=gene_ids)
+    cell, gene = locate(log_expr, int(positions[worst]), cell_ids=cell_ids, gene_ids=gene_ids)
     sums = scaled.sum_by_cell(scaled.y)
     sums = sums[sums > 0]
     parts = [f"values up to {log_expr.data.max():.3g}"]

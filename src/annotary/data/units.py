@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LARGEST_LOG = 20.0
+"""No log1p value is larger: exp(20) is nearly 500 times counts per million."""
 TOLERANCE = 0.1
 """Farthest that a scaled value may lie from an integer number of units."""
 SAME_TARGET = 0.05
