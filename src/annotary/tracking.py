@@ -24,6 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from annotary import __version__
 from annotary.config import StageConfig
+from annotary.data.csv_text import write_csv
 from annotary.data.dataset import DatasetRecord, DatasetTables
 from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.outage import closing_soon, naming_outages, refuse_outage
@@ -150,9 +151,9 @@ class StageRun:
         mlflow.log_artifacts(str(folder), folder.name)
 
     def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
-        """Log a table as ``tables/NAME.csv``."""
+        """Log a table as ``tables/NAME.csv``, with texts that no spreadsheet takes for a formula."""
         with _log_new_file(f"{name}.csv", "tables") as path:
-            table.to_csv(path, index=index)
+            write_csv(table, path, index=index)
 
     def log_file(self, path: Path, folder: str) -> str:
         """Log a file; return its ``runs:/`` address."""

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,34 @@ from pathlib import Path
 from annotary.errors import OutputError
 
 TEMPORARY_PREFIX = ".annotary-"
+
+_REMEDIES = {
+    "Free some space, or name another folder with --output.": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "This file system does not take the name: give the input a shorter or plainer one.": (
+        errno.ENAMETOOLONG,
+        errno.EINVAL,
+        errno.EILSEQ,
+    ),
+    "Ask for the right to write there, or name another folder with --output.": (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+    ),
+    "Something else has this name: move it away, or name another folder with --output.": (
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+    ),
+    "Close the program that has it open; the next run tries again.": (
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ETXTBSY,
+    ),
+    "Its folder went away: make it again, or name another one with --output.": (errno.ENOENT, errno.ESTALE),
+}
+_OTHER_REMEDY = "Check the disk, or name another folder with --output."
+_NUMBER = re.compile(r"errno = (\d+)")
 
 
 def make_folder(folder: Path) -> Path:
@@ -29,6 +59,14 @@ def make_folder(folder: Path) -> Path:
             remedy="Name another folder with --output.",
         ) from error
     return folder
+
+
+def find_remedy(error: OSError) -> str:
+    """Say what to do about a refusal to write; HDF5 puts the system's number into its text."""
+    number = error.errno
+    if number is None and (told := _NUMBER.search(str(error))):
+        number = int(told.group(1))
+    return next((remedy for remedy, numbers in _REMEDIES.items() if number in numbers), _OTHER_REMEDY)
 
 
 @contextlib.contextmanager
@@ -63,7 +101,7 @@ def replacing(target: Path, *, owner: str = "") -> Iterator[Path]:
             target,
             expected="to be written whole",
             found=error.strerror or str(error),
-            remedy="Free some space or name another folder with --output.",
+            remedy=find_remedy(error),
         ) from error
     finally:
         if temporary is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from annotary import keys
+from annotary.data.csv_text import unguard, unguard_table
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ def read_labels(output: Path, prefix: str = "") -> np.ndarray:
     if output.suffix == ".parquet":
         column = pd.read_parquet(output, columns=[name])[name]
     elif output.suffix == ".csv":
-        column = pd.read_csv(output, usecols=[name], dtype=str, keep_default_na=False)[name]
+        table = pd.read_csv(
+            output, usecols=lambda column: unguard(column) == name, dtype=str, keep_default_na=False
+        )
+        column = unguard_table(table)[name]
     else:
         with h5py.File(output, "r") as file:
             column = pd.Series(anndata.io.read_elem(file["obs"][name]))

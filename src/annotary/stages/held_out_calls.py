@@ -13,6 +13,7 @@ import pandas as pd
 
 import annotary
 from annotary import keys
+from annotary.data.csv_text import unguard_table
 from annotary.data.dataset import Dataset, LabelledCells
 from annotary.errors import InputFileError, RegistryError
 from annotary.registry import RegisteredVersion
@@ -76,7 +77,7 @@ def read_calls(version: RegisteredVersion) -> HeldOutCalls:
     column = name_column(version.tags.get(KIND_TAG, ""), version.number)
     address = f"runs:/{run_id}/tables/{TABLE}.csv"
     try:
-        table = pd.read_csv(fetch(address), dtype=str, keep_default_na=False)
+        table = unguard_table(pd.read_csv(fetch(address), dtype=str, keep_default_na=False))
         return HeldOutCalls(*(table[name].to_numpy(dtype=object) for name in ("cell_id", "label", column)))
     except (InputFileError, KeyError) as error:
         raise RegistryError(
