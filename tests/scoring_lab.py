@@ -68,7 +68,7 @@ class Lab:
         self.output.mkdir(exist_ok=True)
         key = make_key(("model", self.version), config)
         with open_database(self.output) as (database, is_new):
-            ledger = Ledger(self.output, key, database)
+            ledger = Ledger(self.output, key, database, prefix=config.prefix)
             if is_new:
                 rebuild(ledger)
             with ledger.working():

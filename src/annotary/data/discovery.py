@@ -17,6 +17,9 @@ ANNOTATED_SUFFIX = ".annotated.h5ad"
 CONVERTED_SUFFIX = ".converted.h5ad"
 """Ending of the h5ad copies of other formats; in a folder they are no inputs beside their originals."""
 
+KEPT_FILE_SUFFIX = ".before_annotary"
+"""Before the ending of what had an output's name and was kept; in a folder it is no input."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -127,7 +130,7 @@ def is_input_name(name: str) -> bool:
     return (
         last.endswith(_ENDINGS)
         and not last.startswith(".")
-        and not last.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX))
+        and not last.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX, f"{KEPT_FILE_SUFFIX}.h5ad"))
     )
 
 

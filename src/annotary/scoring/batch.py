@@ -191,7 +191,8 @@ class Batch:
             input_size=identity.size,
             input_id=hide_address(one.address),
         )
-        origin = Origin(path=path, shown_as=one.address, record=record)
+        vouched = self.ledger.list_vouched(entry.target)
+        origin = Origin(path=path, shown_as=one.address, record=record, vouched=vouched)
         target, owner = self.ledger.folder / entry.target, name_owner(self.ledger.run)
         annotated = retry(
             lambda: annotate_one(origin, target, bundle, self.config, owner=owner, ahead=self.ahead),

@@ -22,6 +22,7 @@ from annotary.scoring.heartbeat import Heartbeat
 from annotary.scoring.identity import Identity, identify
 from annotary.scoring.ledger_file import LEDGER_NAME, change, hide_address
 from annotary.scoring.liveness import Process
+from annotary.scoring.output_rows import OutputRows
 
 CLAIMED, DONE, FAILED = "claimed", "done", "failed"
 
@@ -72,11 +73,14 @@ class Adopted:
         Hash of its input.
     details
         Figures that the ledger keeps.
+    prefix
+        Prefix of its columns.
     """
 
     output: Path
     sha256: str
     details: Details
+    prefix: str = ""
 
 
 class Ledger:
@@ -90,13 +94,16 @@ class Ledger:
         Names version and settings; files done under another key are not done under this one.
     database
         The open file, as :func:`annotary.scoring.ledger_file.open_database` gives it.
+    prefix
+        Prefix of the columns that are written.
     """
 
-    def __init__(self, folder: Path, key: str, database: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, key: str, database: sqlite3.Connection, *, prefix: str = "") -> None:
         self.folder = folder
         self.key = key
         self.run = uuid.uuid4().hex[:12]
         self._database = database
+        self._outputs = OutputRows(folder, database, prefix)
 
     def look_up(self, address: str, identity: Identity) -> Entry | None:
         """Tell of a file that the ledger knows by size and time; None where it must be claimed."""
@@ -139,6 +146,10 @@ class Ledger:
         names = [output.relative_to(self.folder).as_posix() for output in outputs]
         self._settle(address, DONE, sha256=sha256, details=details | {"outputs": names})
 
+    def list_vouched(self, target: str) -> frozenset[str]:
+        """List what the file system said of a target's outputs when they were written."""
+        return self._outputs.list_vouched(target)
+
     def refuse(self, address: str, error: AnnotaryError) -> None:
         """Note that a claimed file cannot be annotated; it is not tried again as it is."""
         self._settle(address, FAILED, details=describe(error))
@@ -168,6 +179,7 @@ class Ledger:
         row = self._describe_adopted(found)
         with change(self._database):
             self._insert(address, identity, found.sha256, row, status=DONE, key=key, over=False)
+            self._note_adopted(found, "")  # nobody knows what was done to it since
 
     def adopt_claim(self, claim: sqlite3.Row, found: Adopted) -> None:
         """Note that the output of a dead run's claim got its name before the run died."""
@@ -187,6 +199,7 @@ class Ledger:
                     CLAIMED,
                 ),
             )
+            self._note_adopted(found, row["outputs_fingerprint"])
 
     def _describe_adopted(self, found: Adopted) -> Details:
         """Make what a row holds of an output."""
@@ -279,10 +292,7 @@ class Ledger:
 
     def _choose_target(self, address: str, name: str) -> str:
         """Choose an output that no other file has, and that a file keeps."""
-        owners = {address, hide_address(address)}
-        taken = self._database.execute("SELECT address FROM files WHERE target = ?", (name,)).fetchall()
-        is_free = all(row["address"] in owners for row in taken)
-        return name if is_free else f"{name}-{hide_address(address)[1:9]}"
+        return self._outputs.choose_target(address, name)
 
     def _is_intact(self, row: sqlite3.Row) -> bool:
         """Tell whether the outputs are still as they were left."""
@@ -342,6 +352,16 @@ class Ledger:
                     self.run,
                 ),
             )
+            self._note_outputs(details.get("outputs", []))
+
+    def _note_adopted(self, found: Adopted, fingerprint: str) -> None:
+        """Note an output of a run that is not there any more."""
+        name = found.output.relative_to(self.folder).as_posix()
+        self._outputs.note([name], [fingerprint], prefix=found.prefix)
+
+    def _note_outputs(self, names: list[str]) -> None:
+        """Note how outputs were left, so that a later run can tell that nobody changed them since."""
+        self._outputs.note(names, [self._fingerprint([name]) for name in names])
 
 
 def describe(error: AnnotaryError) -> Details:

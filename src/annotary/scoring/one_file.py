@@ -3,10 +3,12 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from annotary.config import ScoreConfig
 from annotary.data.atomic import TEMPORARY_PREFIX, make_folder, replacing
@@ -18,11 +20,13 @@ from annotary.models.bundle import Bundle
 from annotary.scoring.annotate import AnnotatedCells, annotate_file
 from annotary.scoring.copying import BackgroundCopy, refuse_change
 from annotary.scoring.identity import identify
+from annotary.scoring.keeping import keep_foreign
 from annotary.scoring.ontology import add_terms
-from annotary.scoring.outputs import add_annotation, describe
+from annotary.scoring.outputs import add_annotation, describe_table
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.tables import TABLE_SUFFIXES, write_table
 from annotary.scoring.voting import add_votes
+from annotary.scoring.written import list_moved, to_plain
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,15 @@ class Origin:
         Its address.
     record
         Its record, but for what is known only when it has been read.
+    vouched
+        How earlier outputs were left that this one may take the place of, as
+        :meth:`annotary.scoring.ledger.Ledger.list_vouched` tells it.
     """
 
     path: Path
     shown_as: str
     record: ScoreRecord
+    vouched: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,9 @@ class Annotated:
     outputs
         Files that were written.
     moved
-        What another tool wrote under our names, and where it is now.
+        What was there under our names and is not ours, and where it is now.
+    about
+        The record as the outputs hold it, in plain values.
     seconds
         Time that reading and predicting took, without writing.
     """
@@ -67,6 +77,7 @@ class Annotated:
     outputs: list[Path]
     moved: list[str]
     seconds: float
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def annotate_one(
@@ -105,10 +116,15 @@ def annotate_one(
         If an output cannot be written.
     """
     h5ad, table = name_outputs(target, config)
-    moved: list[str] = []
+    about: dict[str, Any] = {}
+    kept: list[str] = []
+
+    def keep(path: Path) -> Callable[[Path], None]:
+        return partial(_keep, path, vouched=origin.vouched, kept=kept)
+
     with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
-        new_h5ad = stack.enter_context(replacing(h5ad, owner=owner)) if h5ad else None
-        new_table = stack.enter_context(replacing(table, owner=owner)) if table else None
+        new_h5ad = stack.enter_context(replacing(h5ad, owner=owner, before=keep(h5ad))) if h5ad else None
+        new_table = stack.enter_context(replacing(table, owner=owner, before=keep(table))) if table else None
         cells, sha256, seconds = _read(
             origin, new_h5ad, bundle, config, folder=target.parent, owner=owner, ahead=ahead
         )
@@ -119,12 +135,26 @@ def annotate_one(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if new_h5ad:
-            moved = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
+            about = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
         if new_table:
-            about = describe(cells, record)
+            about = about or describe_table(cells, record, config.prefix)
             write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
     outputs = [path for path in (h5ad, table) if path]
-    return Annotated(cells=cells, record=record, outputs=outputs, moved=moved, seconds=seconds)
+    return Annotated(
+        cells=cells,
+        record=record,
+        outputs=outputs,
+        moved=[*list_moved(about), *kept],
+        seconds=seconds,
+        about=to_plain(about),
+    )
+
+
+def _keep(target: Path, new: Path, *, vouched: frozenset[str], kept: list[str]) -> None:
+    """Keep what somebody else has where an output goes, and note where it is then."""
+    where = keep_foreign(target, new, vouched=vouched)
+    if where:
+        kept.append(f"{target} -> {where}")
 
 
 def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path | None]:

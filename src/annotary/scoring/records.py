@@ -3,11 +3,13 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata.io
 import h5py
 
 from annotary import keys
+from annotary.scoring.written import find_records
 
 FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_unassigned", "n_ood", "n_panel_genes_found")
 """Figures of an annotated file that its record, the ledger and the run tell."""
@@ -66,7 +68,7 @@ class ScoreRecord:
         return json.dumps(asdict(self))
 
 
-def read_record(path: Path) -> dict[str, object]:
+def read_record(path: Path, prefix: str = "") -> dict[str, object]:
     """Read the record of an annotated file.
 
     Raises
@@ -75,5 +77,15 @@ def read_record(path: Path) -> dict[str, object]:
         If it is no file that annotary wrote.
     """
     with h5py.File(path, "r") as file:
-        record: dict[str, object] = anndata.io.read_elem(file["uns"][keys.RECORD])
+        record: dict[str, object] = anndata.io.read_elem(file["uns"][f"{prefix}{keys.RECORD}"])
     return record
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the records of an annotated file by their prefixes; none where anything about it is odd."""
+    try:
+        with h5py.File(path, "r") as file:
+            stored = file["uns"]
+            return find_records(stored, lambda name: anndata.io.read_elem(stored[name]))
+    except Exception:  # HDF5 and anndata raise errors of many kinds, and no such file is of use
+        return {}

@@ -105,7 +105,7 @@ def _score_files(
     folder = make_folder(Path(config.output).absolute())
     key = make_key((version.name, version.number, version.run_id), config)
     with open_database(folder) as (database, is_new):
-        ledger = Ledger(folder, key, database)
+        ledger = Ledger(folder, key, database, prefix=config.prefix)
         if is_new and (n_found := rebuild(ledger)):
             say(f"{folder}: a new ledger, with {n_found} files that were annotated before")
         with ledger.working():
