@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from annotary.bounded_process import DONE, READY
-from annotary.errors import AnnotaryError, CrashError, StalledError, UnforeseenError, describe_shortage
+from annotary.bounded_process import DONE
+from annotary.errors import AnnotaryError, ConfigError, CrashError, StalledError, UnforeseenError, describe_shortage
 from annotary.pulse import READING, Board, make_board_file
 from annotary.watch import Patience, Watch
 
@@ -35,6 +35,11 @@ class BoundedProcess:
         Longest time without progress.
     modules
         What it imports while the caller does something else.
+
+    Attributes
+    ----------
+    births
+        How often it was started.
     """
 
     def __init__(self, *, seconds: float, modules: Sequence[str] = ()) -> None:
@@ -45,6 +50,7 @@ class BoundedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._n_unheard = 0
+        self.births = 0
         self._start()
 
     def send(self, function: Callable[..., object], *arguments: object) -> None:
@@ -81,12 +87,12 @@ class BoundedProcess:
         UnforeseenError
             For any other error.
         """
-        connection = self._get_ready()
+        connection = self.get_ready()
         try:
             connection.send((function, arguments, str(place)))
         except OSError:  # it has died since
             self._stop()
-            connection = self._get_ready()
+            connection = self.get_ready()
             connection.send((function, arguments, str(place)))
         patience = Patience.for_size(n_bytes, seconds=self._seconds)
         standing, answer = self._wait(connection, place, patience)
@@ -103,6 +109,7 @@ class BoundedProcess:
 
     def _start(self) -> None:
         """Start it; it imports while this process goes on."""
+        self.births += 1
         self._board.clear()
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -122,17 +129,31 @@ class BoundedProcess:
             self._connection = Connection(ours.detach())
         self._n_unheard = 1  # that it is ready
 
-    def _get_ready(self) -> Connection:
-        """Give the connection to it once it has said all that it had to say, starting it where it is not there."""
+    def get_ready(self) -> Connection:
+        """Give the connection once all is said that it had to say, starting a process where there is none.
+
+        Raises
+        ------
+        ConfigError
+            If none can be started.
+        """
         if self._connection is None:
             self._start()
-        assert self._connection is not None
-        while self._n_unheard:
-            standing, answer = self._wait(self._connection, "a new process", Patience(self._seconds, self._seconds))
-            if standing not in (READY, DONE):
-                raise answer
-            self._n_unheard -= 1
-        return self._connection
+        connection = self._connection
+        assert connection is not None
+        patience = Patience(self._seconds, self._seconds)
+        try:
+            while self._n_unheard:
+                self._wait(connection, "a new process", patience)
+                self._n_unheard -= 1
+        except AnnotaryError as error:
+            raise ConfigError(
+                "--read-timeout",
+                expected="a second process, which reads the files",
+                found=error.found,
+                remedy="What it said is above; 0 reads them in the same process, without any bound.",
+            ) from error
+        return connection
 
     def _wait(self, connection: Connection, place: object, patience: Patience) -> tuple[str, Any]:
         """Wait for an answer while there is progress."""

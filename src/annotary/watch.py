@@ -8,7 +8,7 @@ import psutil
 
 from annotary.pulse import COMPUTING, READING, Board
 
-FIRST_CPU_S = 6.0
+FIRST_CPU_S = 4.0
 CPU_S_PER_MB = 4.0
 _MB = 1e6
 
@@ -36,7 +36,7 @@ class Patience:
 
     @classmethod
     def for_size(cls, n_bytes: int, *, seconds: float) -> "Patience":
-        """Give 6 s of processor time and 4 s more for each megabyte of a file, but not more than ``seconds``."""
+        """Give 4 s of processor time and 4 s more for each megabyte of a file, but not more than ``seconds``."""
         return cls(seconds, min(seconds, FIRST_CPU_S + CPU_S_PER_MB * max(n_bytes, 0) / _MB))
 
 
