@@ -85,7 +85,7 @@ def change(database: sqlite3.Connection) -> Iterator[None]:
 
 def hide_address(address: str) -> str:
     """Make an id of an input's address, which an annotated file can hold without telling the path."""
-    return "#" + hashlib.sha256(address.encode()).hexdigest()[:16]
+    return "#" + hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @contextlib.contextmanager

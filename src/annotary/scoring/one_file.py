@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from annotary.config import ScoreConfig
 from annotary.data.atomic import TEMPORARY_PREFIX, make_folder, replacing
@@ -15,13 +16,16 @@ from annotary.data.formats import needs_conversion, write_as_h5ad
 from annotary.data.hashing import hash_source
 from annotary.errors import AnnotaryError
 from annotary.models.bundle import Bundle
+from annotary.pulse import computing
 from annotary.scoring.annotate import AnnotatedCells, annotate_file
 from annotary.scoring.copying import BackgroundCopy, refuse_change
 from annotary.scoring.identity import identify
 from annotary.scoring.ontology import add_terms
 from annotary.scoring.outputs import add_annotation, describe
 from annotary.scoring.records import ScoreRecord
+from annotary.scoring.survey import Survey
 from annotary.scoring.tables import TABLE_SUFFIXES, write_table
+from annotary.scoring.tally import Tally
 from annotary.scoring.voting import add_votes
 
 
@@ -51,22 +55,28 @@ class Annotated:
     Attributes
     ----------
     cells
-        The annotation.
+        The annotation; None where another process has it.
     record
         Where it comes from.
     outputs
         Files that were written.
     moved
         What another tool wrote under our names, and where it is now.
-    seconds
-        Time that reading and predicting took, without writing.
+    details
+        Figures of the annotation, as the ledger keeps them.
+    warnings
+        What a person should know of the input.
+    survey
+        What is kept of the cells.
     """
 
-    cells: AnnotatedCells
+    cells: AnnotatedCells | None
     record: ScoreRecord
     outputs: list[Path]
     moved: list[str]
-    seconds: float
+    details: dict[str, Any]
+    warnings: tuple[str, ...]
+    survey: Survey | None
 
 
 def annotate_one(
@@ -122,9 +132,22 @@ def annotate_one(
             moved = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
         if new_table:
             about = describe(cells, record)
-            write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
+            with computing():  # nothing of the input is read
+                write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
     outputs = [path for path in (h5ad, table) if path]
-    return Annotated(cells=cells, record=record, outputs=outputs, moved=moved, seconds=seconds)
+    return Annotated(
+        cells=cells,
+        record=record,
+        outputs=outputs,
+        moved=moved,
+        details={
+            **cells.measure(),
+            **Tally.count(cells).to_details(),
+            "annotating_seconds": round(seconds, 3),
+        },
+        warnings=cells.warnings,
+        survey=cells.survey,
+    )
 
 
 def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path | None]:

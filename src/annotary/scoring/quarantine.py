@@ -26,7 +26,7 @@ def move_aside(failed: ScoredFile, folder: Path) -> Path:
     OutputError
         If it cannot be moved.
     """
-    source = Path(failed.source)
+    source = failed.path
     target = _find_free(make_folder(folder) / source.name)
     error = failed.error
     about = {
@@ -42,7 +42,7 @@ def move_aside(failed: ScoredFile, folder: Path) -> Path:
     note = target.with_name(f"{target.name}{ERROR_SUFFIX}")
     with replacing(note) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n")
-    if not is_remote(failed.source) and source.exists():
+    if not is_remote(failed.source) and (source.is_file() or source.is_dir()):  # a pipe has another end
         try:
             shutil.move(source, target)
         except OSError as failure:

@@ -5,8 +5,10 @@ from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from annotary.data.discovery import is_input_name
+from annotary.data.special_files import refuse_special_files
 from annotary.errors import InputFileError, summarize
 from annotary.scoring.identity import Identity
 from annotary.scoring.retry import PassingError
@@ -58,7 +60,11 @@ def identify_remote(address: str) -> Identity:
     """
     files, path = _open(address)
     try:
+        if isinstance(files, LocalFileSystem):
+            refuse_special_files(Path(path))
         about = files.info(path)
+    except InputFileError:
+        raise
     except Exception as error:  # each protocol's library has errors of its own
         raise _describe(address, error) from error
     size = about.get("size")
