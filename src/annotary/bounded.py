@@ -1,7 +1,6 @@
-"""Work on foreign files in a process of its own: a file on which it stalls or dies costs that file, no more."""
+"""Work on foreign files in a process of its own: where it stalls or dies, that costs one file, no more."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -13,8 +12,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import annotary
 from annotary.bounded_process import DONE
-from annotary.errors import AnnotaryError, ConfigError, CrashError, StalledError, UnforeseenError, describe_shortage
+from annotary.errors import (
+    AnnotaryError,
+    ConfigError,
+    CrashError,
+    StalledError,
+    UnforeseenError,
+    describe_shortage,
+)
 from annotary.pulse import READING, Board, make_board_file
 from annotary.watch import Patience, Watch
 
@@ -55,9 +62,10 @@ class BoundedProcess:
 
     def send(self, function: Callable[..., object], *arguments: object) -> None:
         """Have a short function called; what it gives is of no interest."""
-        assert self._connection is not None, "this process was closed"
+        if self._connection is None:
+            self._start()
         with contextlib.suppress(OSError):  # it has died: the next call tells
-            self._connection.send((function, arguments, ""))
+            self._get_connection().send((function, arguments, ""))
             self._n_unheard += 1
 
     def call(
@@ -101,6 +109,17 @@ class BoundedProcess:
             return result
         raise answer
 
+    @property
+    def _pid(self) -> int:
+        """Its number in the system; 0 where there is none."""
+        return self._process.pid if self._process else 0
+
+    def _get_connection(self) -> Connection:
+        """Give the connection to the process that was started."""
+        if self._connection is None:
+            raise RuntimeError("no process was started")
+        return self._connection
+
     def close(self) -> None:
         """End it, whatever it is at."""
         self._stop()
@@ -139,8 +158,7 @@ class BoundedProcess:
         """
         if self._connection is None:
             self._start()
-        connection = self._connection
-        assert connection is not None
+        connection = self._get_connection()
         patience = Patience(self._seconds, self._seconds)
         try:
             while self._n_unheard:
@@ -157,8 +175,7 @@ class BoundedProcess:
 
     def _wait(self, connection: Connection, place: object, patience: Patience) -> tuple[str, Any]:
         """Wait for an answer while there is progress."""
-        assert self._process is not None
-        watch = Watch(self._process.pid, self._board, patience)
+        watch = Watch(self._pid, self._board, patience)
         while not connection.poll(_LOOK_S):
             stalled = watch.look()
             if stalled:
@@ -167,7 +184,8 @@ class BoundedProcess:
                     place,
                     expected="to be a file whose reading comes to an end",
                     found=stalled,
-                    remedy="It is probably damaged: write or copy it again. For a slow disk, raise --read-timeout.",
+                    remedy="It is probably damaged: write or copy it again. "
+                    "For a slow disk, raise --read-timeout.",
                 )
         try:
             found: tuple[str, Any] = connection.recv()
@@ -228,9 +246,7 @@ def _name_signal(code: int) -> str:
 
 def _make_environment() -> dict[str, str]:
     """Make its environment: it must find this very annotary."""
-    found = importlib.util.find_spec("annotary")
-    assert found is not None and found.origin is not None
-    paths = [str(Path(found.origin).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(annotary.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 

@@ -1,6 +1,6 @@
-"""The process that reads foreign files in another one's stead: it does what it is sent, one thing after another.
+"""The process that reads foreign files in another one's stead: it does what it is sent, one by one.
 
-    python -P -m annotary.bounded_process SOCKET BOARD PARENT IS_HEARD [MODULE ...]
+python -P -m annotary.bounded_process SOCKET BOARD PARENT IS_HEARD [MODULE ...]
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import ctypes
 import gc
 import importlib
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """End when the other process ends, however that ends; leave what the keyboard and schedulers say to it."""
+    """End when the other process ends, however that ends; leave to it what keyboard and schedulers say."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is told, not kept
@@ -77,7 +78,7 @@ def _answer(connection: Connection) -> None:
         connection.send(answer)
     except OSError:
         raise
-    except Exception as error:
+    except (TypeError, AttributeError, ValueError, pickle.PicklingError) as error:  # it cannot be sent
         connection.send((FAILED, _describe(error, place)))
 
 

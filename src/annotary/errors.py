@@ -8,7 +8,7 @@ _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def printable(text: object) -> str:
-    r"""Give text that can be printed and stored anywhere: a byte of a path that is no UTF-8 becomes ``\xfc``."""
+    r"""Give text that can be printed and stored anywhere: a byte that is no UTF-8 becomes ``\xfc``."""
     try:
         return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, of no path

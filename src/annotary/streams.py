@@ -26,7 +26,7 @@ def open_missing_streams() -> None:
 
 
 class LenientStream:
-    """Standard error as it is at the time, for what no work may fail of: nobody may read it, or it may be full."""
+    """Standard error as it is at the time, for what no work may fail of: it may be closed or full."""
 
     def write(self, text: str) -> int:
         """Write, if it can be."""

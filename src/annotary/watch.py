@@ -17,9 +17,9 @@ _MB = 1e6
 class Patience:
     """How long a process may go without progress.
 
-    A library that is caught in a damaged file computes for ever and reads nothing; one that waits for a slow
-    disk computes nothing. So two clocks run. Progress is a step that a thread reports: cells that were read or
-    annotated, rows that were converted.
+    A library that is caught in a damaged file computes for ever and reads nothing; one that waits for a
+    slow disk computes nothing. So two clocks run. Progress is a step that a thread reports: cells that were
+    read or annotated, rows that were converted.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Patience:
 
     @classmethod
     def for_size(cls, n_bytes: int, *, seconds: float) -> "Patience":
-        """Give 4 s of processor time and 4 s more for each megabyte of a file, but not more than ``seconds``."""
+        """Give 4 s of processor time, and 4 s more for each megabyte of a file, up to ``seconds``."""
         return cls(seconds, min(seconds, FIRST_CPU_S + CPU_S_PER_MB * max(n_bytes, 0) / _MB))
 
 
@@ -68,7 +68,7 @@ class Watch:
         cpu = self._read_cpu()
         threads = self._board.read()
         is_computing = any(sign.doing == COMPUTING for sign in threads)
-        signs = (sum(sign.beats for sign in threads), self._count_bytes(), is_computing and sum(cpu.values()))
+        signs = (sum(sign.beats for sign in threads), self._count_bytes(), sum(cpu.values()) if is_computing else 0.0)
         if signs != self._signs:
             self._signs, self._since = signs, time.monotonic()
         for sign in threads:

@@ -248,5 +248,5 @@ class Batch:
 
 
 def _blames_file(error: AnnotaryError | None) -> bool:
-    """Tell an error of the file that is read from one of the work: of the machine, the output, or annotary."""
+    """Tell an error of the file that is read from one of the machine, the output, or annotary."""
     return isinstance(error, InputFileError | CountsError | GeneOverlapError | LabelError)

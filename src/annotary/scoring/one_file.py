@@ -140,7 +140,7 @@ def annotate_one(
 def _collect(
     cells: AnnotatedCells, record: ScoreRecord, outputs: list[Path], moved: list[str], *, seconds: float
 ) -> Annotated:
-    """Put together what became of a file; ``seconds`` are those of reading and predicting, without writing."""
+    """Put together what became of a file; ``seconds`` are those without writing."""
     return Annotated(
         cells=cells,
         record=record,

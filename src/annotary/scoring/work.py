@@ -1,4 +1,4 @@
-"""Where files are annotated: in a process of its own, which a damaged file may stall or end, or in this one."""
+"""Where files are annotated: in a process of its own, which a file may stall or end, or in this one."""
 
 import functools
 import os
@@ -28,6 +28,7 @@ from annotary.scoring.copying import BackgroundCopy, find_begun
 from annotary.scoring.drift import Reference
 from annotary.scoring.one_file import Annotated, Origin, annotate_one
 from annotary.scoring.retry import retry
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -71,7 +72,7 @@ class Work(Protocol):
         """Compute the SHA-256 of an input."""
 
     def annotate(self, origin: Origin, target: Path, *, owner: str) -> Annotated:
-        """Annotate a file, as :func:`annotary.scoring.one_file.annotate_one` does, trying again what may pass.
+        """Annotate a file as :func:`annotary.scoring.one_file.annotate_one` does; try again what may pass.
 
         Raises
         ------
@@ -123,10 +124,7 @@ class WorkHere:
 
     def annotate(self, origin: Origin, target: Path, *, owner: str) -> Annotated:
         """Annotate a file."""
-        return _annotate(
-            origin, target, self._get_model()[0], self._config, owner=owner, ahead=self._ahead
-        )
-
+        return _annotate(origin, target, self._get_model()[0], self._config, owner=owner, ahead=self._ahead)
 
     def _get_model(self) -> tuple[Bundle, ModelFacts]:
         """Open the model once."""
