@@ -42,6 +42,10 @@ class InputFileError(AnnotaryError):
     """A file is missing, unreadable, or of another format."""
 
 
+class SetupError(InputFileError):
+    """What reads a file is not installed on this machine; the file is not at fault."""
+
+
 class CountsError(AnnotaryError):
     """A matrix does not hold raw counts."""
 

@@ -15,7 +15,10 @@ from annotary.data.discovery import (
     split_list,
     strip_ending,
 )
+from annotary.data.packed import open_text
+from annotary.data.pickles import is_pickle
 from annotary.errors import InputFileError
+from annotary.log import warn
 from annotary.paths import is_remote
 from annotary.scoring.identity import Identity, identify
 from annotary.scoring.remote import identify_remote, list_remote
@@ -157,13 +160,16 @@ def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
     """Add what one part of an input means."""
     if is_remote(text):
         named = is_input_name(text)
-        for address in list_remote(text, recursive=search.recursive):
+        kept = _leave_pickles(list_remote(text, recursive=search.recursive), text)
+        if not kept:
+            found.empty.append(text)
+        for address in kept:
             found.add(ScoreInput(address, _name_remote(address), is_named=named))
         return
     path = base / text
     if not path.exists() and any(sign in text for sign in _GLOB):
         _add_glob(found, str(path))
-    elif path.suffix == LIST_SUFFIX:
+    elif path.suffix.lower() == LIST_SUFFIX:
         _add_list(found, path, search)
     elif path.is_dir() and not is_matrix_folder(path):
         _add_folder(found, path, search)
@@ -173,11 +179,11 @@ def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
 
 def _add_glob(found: Found, pattern: str) -> None:
     """Add the files that a pattern matches."""
-    matched = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    kept = [path for path in matched if _is_input(path)]
+    matched = [name for name in sorted(glob.glob(pattern, recursive=True)) if _is_input(Path(name))]
+    kept = _leave_pickles(matched, pattern)
     if not kept:
         found.empty.append(pattern)
-    for path in kept:
+    for path in map(Path, kept):
         found.add(ScoreInput(str(path.absolute()), _name(path), is_named=False))
 
 
@@ -190,8 +196,9 @@ def _add_list(found: Found, path: Path, search: Search) -> None:
     """Add what the lines of a list mean; empty lines and those that begin with # mean nothing."""
     check_readable(path)
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-    except UnicodeDecodeError as error:
+        with open_text(path) as file:
+            lines = [line.strip() for line in file.read().splitlines()]
+    except UnicodeError as error:
         raise InputFileError(
             path,
             expected="a list of files, one a line, in UTF-8",
@@ -206,18 +213,32 @@ def _add_list(found: Found, path: Path, search: Search) -> None:
 def _add_folder(found: Found, folder: Path, search: Search) -> None:
     """Add the files of a folder."""
     check_readable(folder)
-    kept = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
-    kept = [path for path in kept if path.suffix != ".npy"]  # a pickle; only training reads them, on request
+    listed = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
+    kept = _leave_pickles(list(map(str, listed)), str(folder))
     if not kept:
         found.empty.append(str(folder))
-    for path in kept:
+    for path in map(Path, kept):
         below = path.parent.relative_to(folder)
         found.add(ScoreInput(str(path.absolute()), (below / _name(path)).as_posix(), is_named=False))
 
 
+def _leave_pickles(places: list[str], text: str) -> list[str]:
+    """Leave out pickles that nobody named, and say so; those that a person named are refused one by one."""
+    if is_pickle(text):
+        return places
+    left = [place for place in places if is_pickle(place.rstrip("/"))]
+    if left:
+        warn(
+            f"{text}: left out {len(left)} files such as {PurePosixPath(left[0]).name}, which may be pickles: "
+            "those run whatever code they hold when they are read"
+        )
+    return [place for place in places if place not in set(left)]
+
+
 def _name(path: Path) -> str:
     """Name an input by its file."""
-    plain = path.name.removesuffix(CONVERTED_SUFFIX)
+    is_converted = path.name.lower().endswith(CONVERTED_SUFFIX)
+    plain = path.name[: -len(CONVERTED_SUFFIX)] if is_converted else path.name
     return strip_ending(plain).removesuffix(".annotated")
 
 
