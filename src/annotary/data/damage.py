@@ -1,5 +1,6 @@
 """What libraries raise for files that they cannot read, and the one error that a person sees instead."""
 
+import csv
 import errno
 import lzma
 import pickle
@@ -9,6 +10,7 @@ import zlib
 from pathlib import Path
 
 from anndata._io.specs.registry import IORegistryError
+from safetensors import SafetensorError
 
 from annotary.errors import InputFileError, summarize
 
@@ -23,13 +25,18 @@ READERS_RAISE: tuple[type[Exception], ...] = (
     AssertionError,
     RuntimeError,
     ImportError,
+    csv.Error,
     IORegistryError,
     lzma.LZMAError,
     pickle.UnpicklingError,
+    SafetensorError,
     struct.error,
     zlib.error,
 )
 """What a reader of a damaged or foreign file may raise; memory that is short is not the file's fault."""
+
+UNREADABLE: tuple[type[Exception], ...] = (*READERS_RAISE, InputFileError)
+"""The same, or what annotary makes of it."""
 
 _NOT_THE_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _ANNDATA_ADDS = re.compile(r"Error raised while reading key '(.+)' of .* from /(.*)")

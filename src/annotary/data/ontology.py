@@ -1,6 +1,5 @@
 """Terms of the Cell Ontology for labels, as a table holds them."""
 
-import csv
 import re
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def read_terms(path: Path) -> dict[str, str]:
     try:
         with open_text(path) as file:
             table = pd.read_csv(file, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (*READERS_RAISE, csv.Error) as error:
+    except READERS_RAISE as error:
         raise _refuse(path, summarize(error)) from error
     if not {_LABEL, keys.ONTOLOGY_TERM} <= set(table.columns):
         raise _refuse(path, f"columns {', '.join(map(str, table.columns))}")

@@ -78,7 +78,7 @@ def open_text(path: Path) -> IO[str]:
     """
     raw: IO[bytes] = (
         io.BufferedReader(_Unpacking(path, kind="text"), 1 << 16) if is_packed(path) else path.open("rb")
-    )  # type: ignore[assignment]
+    )
     try:
         start = raw.peek(4)[:4]  # type: ignore[attr-defined]
     except BaseException:

@@ -66,7 +66,7 @@ def _check_shapes(store: Group, name: str) -> None:
         {name: store[name]} if name == "X" else {f"{name}/{part}": store[name][part] for part in store[name]}
     )
     for address, part in parts.items():
-        shape = part.attrs.get("shape") if isinstance(part, zarr.Group) else part.shape
+        shape: Any = part.attrs.get("shape") if isinstance(part, zarr.Group) else part.shape
         if shape is not None and tuple(map(int, shape)) != wanted:
             raise ValueError(f"{address} of {tuple(shape)} cells and genes, of which there are {wanted}")
 

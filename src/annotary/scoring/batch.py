@@ -19,6 +19,7 @@ from annotary.errors import (
     InputFileError,
     OutputError,
     RegistryError,
+    SetupError,
 )
 from annotary.models.bundle import Bundle
 from annotary.scoring.copying import BackgroundCopy
@@ -83,7 +84,7 @@ class ScoredFile:
     @property
     def is_bad(self) -> bool:
         """Whether the file itself is at fault, and will be next time."""
-        return self.status == "failed" and not isinstance(self.error, OutputError)
+        return self.status == "failed" and not isinstance(self.error, OutputError | SetupError)
 
     @property
     def tally(self) -> Tally | None:
@@ -228,7 +229,7 @@ class Batch:
 
     def _refuse(self, one: ScoreInput, error: AnnotaryError, seconds: float) -> ScoredFile:
         """Note a file that cannot be annotated; a full disk, or what may pass, is not held against it."""
-        if isinstance(error, OutputError) or may_pass(error):
+        if isinstance(error, OutputError | SetupError) or may_pass(error):
             self.ledger.release(one.address)
         else:
             self.ledger.refuse(one.address, error)

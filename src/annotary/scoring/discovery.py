@@ -229,8 +229,8 @@ def _leave_pickles(places: list[str], text: str) -> list[str]:
     left = [place for place in places if is_pickle(place.rstrip("/"))]
     if left:
         warn(
-            f"{text}: left out {len(left)} files such as {PurePosixPath(left[0]).name}, which may be pickles: "
-            "those run whatever code they hold when they are read"
+            f"{text}: left out {len(left)} files such as {PurePosixPath(left[0]).name}, which may be "
+            "pickles: those run whatever code they hold when they are read"
         )
     return [place for place in places if place not in set(left)]
 
