@@ -58,7 +58,7 @@ def _refuse(folder: Path, found: str) -> BundleError:
         folder / "MLmodel",
         expected="to name annotary's loader, entry and code, and no others",
         found=found,
-        remedy="Nothing of it was run. Use a model that annotary registered, or roll back to another version.",
+        remedy="It was not run. Use a model that annotary registered, or roll back to another version.",
     )
 
 
