@@ -26,11 +26,11 @@ class AnnotaryError(Exception):
     exit_code = 1
 
     def __init__(self, place: object, *, expected: str, found: str, remedy: str) -> None:
-        self.place = str(place)
-        self.expected = expected
-        self.found = found
-        self.remedy = remedy
-        message = f"{self.place} needs {expected}; found {found}. {remedy}"
+        self.place = _make_writable(str(place))
+        self.expected = _make_writable(expected)
+        self.found = _make_writable(found)
+        self.remedy = _make_writable(remedy)
+        message = f"{self.place} needs {self.expected}; found {self.found}. {self.remedy}"
         super().__init__(" ".join(message.split()))
 
 
@@ -82,3 +82,8 @@ def summarize(error: Exception) -> str:
     """Give the first line of another library's error, or its type where it says nothing."""
     lines = str(error).splitlines()
     return lines[0][:_LONGEST_SUMMARY] if lines else type(error).__name__
+
+
+def _make_writable(text: str) -> str:
+    """Spell out what no file can hold: parts of names that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

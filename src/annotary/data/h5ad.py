@@ -15,6 +15,7 @@ from annotary.data.counts import validate_counts
 from annotary.data.damage import READERS_RAISE, describe_damage
 from annotary.data.h5ad_elements import find_genes, open_matrix, read_table, refuse_sizes
 from annotary.data.hdf5 import open_hdf5
+from annotary.data.modalities import refuse_modalities
 from annotary.data.recover import Log1pScale, find_scale, recover_counts
 from annotary.data.sparse import RowsOnDisk, split_rows
 from annotary.errors import CountsError, InputFileError
@@ -220,6 +221,7 @@ def _choose_place(path: Path, candidates: Iterator[tuple[str, CountsFile]], dept
 def _open_h5ad(path: Path, shown_as: Path) -> Iterator[h5py.File]:
     """Open a file that must hold AnnData's tables."""
     with open_hdf5(path, shown_as=shown_as, kind="h5ad file") as file:
+        refuse_modalities(file, shown_as)
         for name in ("obs", "var"):
             if name not in file:
                 raise InputFileError(

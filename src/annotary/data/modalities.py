@@ -45,6 +45,20 @@ def copy_expression(path: Path, copy: Path) -> None:
         say(f"{path}: a MuData file; its modality {found[0]!r} of {', '.join(modalities)} is read")
 
 
+def refuse_modalities(file: h5py.File, path: Path) -> None:
+    """Refuse a MuData file where one of AnnData must be.
+
+    Raises
+    ------
+    InputFileError
+        With the modality to write as h5ad.
+    """
+    if isinstance(file.get(_MODALITIES), h5py.Group) and "X" not in file:
+        modalities = file[_MODALITIES]
+        found = [name for name in modalities if _is_expression(modalities[name], name, path)]
+        raise _describe(path, list(modalities), found)
+
+
 def _is_expression(modality: h5py.Group, name: str, path: Path) -> bool:
     """Tell a modality of gene expression by the types of its features, or else by its name."""
     if not isinstance(modality, h5py.Group):
@@ -62,7 +76,6 @@ def _describe(path: Path, modalities: list[str], found: list[str]) -> InputFileE
     return InputFileError(
         path,
         expected="an h5ad file, or a MuData file with one modality of gene expression",
-        found=f"a MuData file with {f'{len(found)} of them' if found else 'none'}: "
-        f"{', '.join(which) or 'no modality'}",
+        found=f"a MuData file with {len(found) or 'none'} of them: {', '.join(which) or 'no modality'}",
         remedy=f'Write the one to annotate as h5ad: mdata["{which[0] if which else "rna"}"].write_h5ad(...).',
     )

@@ -64,11 +64,11 @@ class ScoreInput:
             return identify_remote(self.address)
         try:
             return identify(Path(self.address))
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # folders within folders without end
             raise InputFileError(
                 self.address,
                 expected="to be a file that can be read",
-                found=(error.strerror or str(error)).lower(),
+                found=(getattr(error, "strerror", None) or str(error)).lower(),
                 remedy="Check the path; relative paths start from the folder of the call.",
             ) from error
 
@@ -159,7 +159,7 @@ def _split(text: str) -> list[str]:
 def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
     """Add what one part of an input means."""
     if is_remote(text):
-        named = is_input_name(text)
+        named = is_input_name(text) or is_pickle(text)
         kept = _leave_pickles(list_remote(text, recursive=search.recursive), text)
         if not kept:
             found.empty.append(text)
@@ -179,7 +179,7 @@ def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
 
 def _add_glob(found: Found, pattern: str) -> None:
     """Add the files that a pattern matches."""
-    matched = [name for name in sorted(glob.glob(pattern, recursive=True)) if _is_input(Path(name))]
+    matched = [name for name in sorted(glob.glob(pattern, recursive=True)) if _is_input(Path(name), pattern)]
     kept = _leave_pickles(matched, pattern)
     if not kept:
         found.empty.append(pattern)
@@ -187,9 +187,11 @@ def _add_glob(found: Found, pattern: str) -> None:
         found.add(ScoreInput(str(path.absolute()), _name(path), is_named=False))
 
 
-def _is_input(path: Path) -> bool:
-    """Tell a file of a known format, or a folder of one matrix."""
-    return is_matrix_folder(path) if path.is_dir() else is_input_name(path.name)
+def _is_input(path: Path, pattern: str) -> bool:
+    """Tell a file of a known format, a folder of one matrix, or a pickle that the pattern is about."""
+    if path.is_dir():
+        return is_matrix_folder(path)
+    return is_input_name(path.name) or (is_pickle(pattern) and is_pickle(path.name))
 
 
 def _add_list(found: Found, path: Path, search: Search) -> None:
