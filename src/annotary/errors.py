@@ -42,7 +42,7 @@ class AnnotaryError(Exception):
         self.expected = printable(expected)
         self.found = printable(found)
         self.remedy = printable(remedy)
-        message = f"{self.place} needs {expected}; found {found}. {remedy}"
+        message = f"{self.place} needs {self.expected}; found {self.found}. {self.remedy}"
         super().__init__(" ".join(message.split()))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -71,6 +71,10 @@ class StalledError(InputFileError):
 
 class CrashError(InputFileError):
     """Reading a file ends the process that does it."""
+
+
+class SetupError(InputFileError):
+    """What reads a file is not installed on this machine; the file is not at fault."""
 
 
 class ShortageError(AnnotaryError):

@@ -68,7 +68,11 @@ class Watch:
         cpu = self._read_cpu()
         threads = self._board.read()
         is_computing = any(sign.doing == COMPUTING for sign in threads)
-        signs = (sum(sign.beats for sign in threads), self._count_bytes(), sum(cpu.values()) if is_computing else 0.0)
+        signs = (
+            sum(sign.beats for sign in threads),
+            self._count_bytes(),
+            sum(cpu.values()) if is_computing else 0.0,
+        )
         if signs != self._signs:
             self._signs, self._since = signs, time.monotonic()
         for sign in threads:

@@ -11,7 +11,8 @@ from annotary.data.hashing import hash_source
 from annotary.data.tenx import MATRIX_NAMES
 from annotary.errors import InputFileError
 
-_ENDINGS = (".h5ad", ".h5ad.gz", ".h5", ".zarr", ".npy")
+ZARR = ".zarr"
+_ENDINGS = (".h5ad", ".h5ad.gz", ".h5", ".h5mu", ZARR, ".npy")
 ANNOTATED_SUFFIX = ".annotated.h5ad"
 """Ending of the files that scoring writes; they are no inputs."""
 CONVERTED_SUFFIX = ".converted.h5ad"
@@ -71,7 +72,7 @@ def find_sources(text: str) -> list[Source]:
             )
     names = [strip_ending(path.name) for path in paths]
     names = [
-        f"{path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
+        f"{path.absolute().parent.name}/{name}" if names.count(name) > 1 else name
         for path, name in zip(paths, names, strict=True)
     ]
     names = [f"{name}-{position}" if names.count(name) > 1 else name for position, name in enumerate(names)]
@@ -113,7 +114,7 @@ def list_folder(
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_dir():
-            found += [path] if is_input_name(path.name) and path.suffix != ".zarr" else []
+            found += [path] if is_input_name(path.name) and find_ending(path.name) != ZARR else []
         elif is_matrix_folder(path):
             found.append(path)
         elif recursive and not path.is_symlink() and path.resolve() not in skipped:
@@ -123,12 +124,18 @@ def list_folder(
 
 def is_input_name(name: str) -> bool:
     """Tell by its name a file of a known format that neither is hidden nor was written by scoring."""
-    last = name.rstrip("/").rsplit("/", 1)[-1]
+    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
     return (
-        last.endswith(_ENDINGS)
+        bool(find_ending(last))
         and not last.startswith(".")
         and not last.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX))
     )
+
+
+def find_ending(name: str) -> str:
+    """Tell the ending of a known format that a name has, in small letters; empty where it has none."""
+    found = [ending for ending in _ENDINGS if name.lower().endswith(ending)]
+    return max(found, key=len, default="")
 
 
 def check_readable(path: Path) -> None:
@@ -167,12 +174,9 @@ def _choose_remedy(error: OSError) -> str:
 
 def is_matrix_folder(folder: Path) -> bool:
     """Tell a folder that holds one matrix."""
-    return folder.suffix == ".zarr" or any((folder / name).exists() for name in MATRIX_NAMES)
+    return find_ending(folder.name) == ZARR or any((folder / name).exists() for name in MATRIX_NAMES)
 
 
 def strip_ending(name: str) -> str:
     """Drop the ending of a known format."""
-    for ending in sorted(_ENDINGS, key=len, reverse=True):
-        if name.endswith(ending):
-            return name.removesuffix(ending)
-    return name
+    return name[: len(name) - len(find_ending(name))]

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import anndata.io
-import h5py
 import numpy as np
 import pandas as pd
 
 from annotary import keys
+from annotary.data.hdf5 import open_hdf5, read_element
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,6 @@ def read_labels(output: Path, prefix: str = "") -> np.ndarray:
     elif output.suffix == ".csv":
         column = pd.read_csv(output, usecols=[name], dtype=str, keep_default_na=False)[name]
     else:
-        with h5py.File(output, "r") as file:
-            column = pd.Series(anndata.io.read_elem(file["obs"][name]))
+        with open_hdf5(output) as file:
+            column = pd.Series(read_element(file["obs"][name], path=output))
     return column.astype(str).to_numpy()

@@ -21,6 +21,7 @@ from annotary.errors import (
     InputFileError,
     LabelError,
     RegistryError,
+    SetupError,
     find_shortage,
     printable,
 )
@@ -249,4 +250,5 @@ class Batch:
 
 def _blames_file(error: AnnotaryError | None) -> bool:
     """Tell an error of the file that is read from one of the machine, the output, or annotary."""
-    return isinstance(error, InputFileError | CountsError | GeneOverlapError | LabelError)
+    blamed = InputFileError | CountsError | GeneOverlapError | LabelError
+    return isinstance(error, blamed) and not isinstance(error, SetupError)

@@ -1,5 +1,6 @@
 """Which files to annotate, and which of them still wait."""
 
+import codecs
 import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,8 +16,10 @@ from annotary.data.discovery import (
     split_list,
     strip_ending,
 )
+from annotary.data.pickles import is_pickle
 from annotary.data.special_files import refuse_special_files
 from annotary.errors import InputFileError, printable
+from annotary.log import warn
 from annotary.paths import is_remote
 from annotary.scoring.globbing import find_matches
 from annotary.scoring.identity import Identity, identify
@@ -84,11 +87,11 @@ class ScoreInput:
         try:
             refuse_special_files(self.path)
             return identify(self.path)
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # folders within folders without end
             raise InputFileError(
                 self.address,
                 expected="to be a file that can be read",
-                found=(error.strerror or str(error)).lower(),
+                found=(getattr(error, "strerror", None) or str(error)).lower(),
                 remedy="Check the path; relative paths start from the folder of the call.",
             ) from error
 
@@ -182,14 +185,17 @@ def _split(text: str) -> list[str]:
 def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
     """Add what one part of an input means."""
     if is_remote(text):
-        named = is_input_name(text)
-        for address in list_remote(text, recursive=search.recursive):
+        named = is_input_name(text) or is_pickle(text)
+        kept = _leave_pickles(list_remote(text, recursive=search.recursive), text)
+        if not kept:
+            found.empty.append(text)
+        for address in kept:
             found.add(ScoreInput.spell(address, name=_name_remote(address), is_named=named))
         return
     path = base / text
     if not path.exists() and any(sign in text for sign in _GLOB):
         _add_glob(found, str(path))
-    elif path.suffix == LIST_SUFFIX:
+    elif path.suffix.lower() == LIST_SUFFIX:
         _add_list(found, path, search)
     elif path.is_dir() and not is_matrix_folder(path):
         _add_folder(found, path, search)
@@ -199,17 +205,19 @@ def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
 
 def _add_glob(found: Found, pattern: str) -> None:
     """Add the files that a pattern matches."""
-    matched = [Path(name) for name in sorted(find_matches(pattern))]
-    kept = [path for path in matched if _is_input(path)]
+    matched = [name for name in sorted(find_matches(pattern)) if _is_input(Path(name), pattern)]
+    kept = _leave_pickles(matched, pattern)
     if not kept:
         found.empty.append(pattern)
-    for path in kept:
+    for path in map(Path, kept):
         found.add(ScoreInput.of(path, is_named=False))
 
 
-def _is_input(path: Path) -> bool:
-    """Tell a file of a known format, or a folder of one matrix."""
-    return is_matrix_folder(path) if path.is_dir() else is_input_name(path.name)
+def _is_input(path: Path, pattern: str) -> bool:
+    """Tell a file of a known format, a folder of one matrix, or a pickle that the pattern is about."""
+    if path.is_dir():
+        return is_matrix_folder(path)
+    return is_input_name(path.name) or (is_pickle(pattern) and is_pickle(path.name))
 
 
 def _add_list(found: Found, path: Path, search: Search) -> None:
@@ -242,6 +250,8 @@ def _add_list(found: Found, path: Path, search: Search) -> None:
 def _read_lines(path: Path) -> list[str]:
     """Read the lines of a list; a name that is no UTF-8 is one all the same."""
     content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode()
     if b"\0" in content:
         raise InputFileError(
             path,
@@ -255,18 +265,32 @@ def _read_lines(path: Path) -> list[str]:
 def _add_folder(found: Found, folder: Path, search: Search) -> None:
     """Add the files of a folder."""
     check_readable(folder)
-    kept = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
-    kept = [path for path in kept if path.suffix != ".npy"]  # a pickle; only training reads them, on request
+    listed = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
+    kept = _leave_pickles(list(map(str, listed)), str(folder))
     if not kept:
         found.empty.append(str(folder))
-    for path in kept:
+    for path in map(Path, kept):
         below = path.parent.relative_to(folder)
         found.add(ScoreInput.of(path, name=(below / _name(path)).as_posix(), is_named=False))
 
 
+def _leave_pickles(places: list[str], text: str) -> list[str]:
+    """Leave out pickles that nobody named, and say so; those that a person named are refused one by one."""
+    if is_pickle(text):
+        return places
+    left = [place for place in places if is_pickle(place.rstrip("/"))]
+    if left:
+        warn(
+            f"{text}: left out {len(left)} files such as {PurePosixPath(left[0]).name}, which may be "
+            "pickles: those run whatever code they hold when they are read"
+        )
+    return [place for place in places if place not in set(left)]
+
+
 def _name(path: Path) -> str:
     """Name an input by its file."""
-    plain = path.name.removesuffix(CONVERTED_SUFFIX)
+    is_converted = path.name.lower().endswith(CONVERTED_SUFFIX)
+    plain = path.name[: -len(CONVERTED_SUFFIX)] if is_converted else path.name
     return strip_ending(plain).removesuffix(".annotated")
 
 

@@ -194,7 +194,7 @@ def _read(
     if needs_conversion(origin.path):
         with _open_copy(copy, folder, owner) as converted:
             before = identify(origin.path)
-            write_as_h5ad(origin.path, converted)
+            write_as_h5ad(origin.path, converted, shown_as=origin.shown_as)
             sha256 = (ahead.take_hash(origin.path, before) if ahead else "") or hash_source(origin.path)
             refuse_change(origin.path, before)
             started = time.monotonic()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from annotary import keys
 from annotary.data.hashing import hash_strings
+from annotary.data.hdf5 import read_element
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
 from annotary.scoring.records import ScoreRecord
@@ -112,8 +113,9 @@ def _is_ours(file: h5py.File, labels_name: str) -> bool:
     """Tell labels that annotary wrote, and nobody changed since, from those of another tool."""
     if keys.RECORD not in file.get("uns", {}) or labels_name not in file["obs"]:
         return False
-    record = anndata.io.read_elem(file["uns"][keys.RECORD])
-    labels = pd.Series(anndata.io.read_elem(file["obs"][labels_name])).astype(str)
+    path = Path(file.filename)
+    record = read_element(file["uns"][keys.RECORD], path=path)
+    labels = pd.Series(read_element(file["obs"][labels_name], path=path)).astype(str)
     return isinstance(record, dict) and record.get("labels_hash") == hash_strings(labels)
 
 

@@ -4,10 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import anndata.io
-import h5py
-
 from annotary import keys
+from annotary.data.hdf5 import open_hdf5, read_element
 
 FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_unassigned", "n_ood", "n_panel_genes_found")
 """Figures of an annotated file that its record, the ledger and the run tell."""
@@ -71,9 +69,9 @@ def read_record(path: Path) -> dict[str, object]:
 
     Raises
     ------
-    OSError, KeyError
+    InputFileError, KeyError
         If it is no file that annotary wrote.
     """
-    with h5py.File(path, "r") as file:
-        record: dict[str, object] = anndata.io.read_elem(file["uns"][keys.RECORD])
+    with open_hdf5(path) as file:
+        record: dict[str, object] = read_element(file["uns"][keys.RECORD], path=path)
     return record

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from annotary.data.atomic import TEMPORARY_PREFIX
+from annotary.data.damage import UNREADABLE
 from annotary.data.discovery import ANNOTATED_SUFFIX
 from annotary.scoring.identity import Identity
 from annotary.scoring.ledger import Adopted, Ledger
@@ -89,6 +90,6 @@ def _iter_records(folder: Path) -> Iterator[tuple[Path, dict[str, object]]]:
 
 def _read(output: Path) -> dict[str, object]:
     """Read a record; an empty one where there is none."""
-    with contextlib.suppress(OSError, KeyError, ValueError):
+    with contextlib.suppress(*UNREADABLE):
         return read_record(output)
     return {}

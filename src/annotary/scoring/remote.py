@@ -8,6 +8,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from annotary.data.discovery import is_input_name
+from annotary.data.pickles import is_pickle
 from annotary.data.special_files import refuse_special_files
 from annotary.errors import InputFileError, summarize
 from annotary.scoring.identity import Identity
@@ -30,8 +31,9 @@ def list_remote(address: str, *, recursive: bool) -> list[str]:
     files, path = _open(address)
     try:
         if any(sign in address for sign in _GLOB):
-            found = [one for one in files.glob(path) if is_input_name(one)]
-        elif is_input_name(address):
+            is_wanted = is_pickle if is_pickle(address) else is_input_name
+            found = [one for one in files.glob(path) if is_wanted(one)]
+        elif is_input_name(address) or is_pickle(address):
             found = [path] if files.exists(path) else []
         else:
             listed = files.find(path) if recursive else files.ls(path, detail=False)

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from annotary import __version__, keys
 from annotary.config import PreprocessConfig
 from annotary.data.atomic import make_folder, replacing
+from annotary.data.damage import READERS_RAISE
 from annotary.data.discovery import Source
 from annotary.data.hashing import hash_strings
 from annotary.data.labels import count_rare_labels, hash_label_table
@@ -173,7 +174,7 @@ def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
             notes=summary["notes"],
             inputs=summary["inputs"],
         )
-    except (OSError, ValueError, KeyError) as error:
+    except READERS_RAISE as error:
         raise InputFileError(
             folder,
             expected="to be the record of an earlier preprocess",
