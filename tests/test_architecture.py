@@ -20,6 +20,7 @@ GROUND = {
     "options",
     "network_options",
     "ledger",
+    "liveness",
     "log",
     "progress",
     "paths",

@@ -28,6 +28,7 @@ from annotary.errors import (
 from annotary.scoring.discovery import ScoreInput, wait_for
 from annotary.scoring.identity import Identity
 from annotary.scoring.ledger import Details, Entry, Ledger, Standing
+from annotary.scoring.ledger_errors import LedgerFileError
 from annotary.scoring.ledger_file import hide_address
 from annotary.scoring.one_file import Annotated, Origin
 from annotary.scoring.records import ScoreRecord
@@ -39,8 +40,8 @@ from annotary.scoring.work import Work
 
 Status = Literal["annotated", "known", "failed", "waiting"]
 
-_ENDS_THE_BATCH = (RegistryError, BundleError, ConfigError)
-"""Errors of the model or the settings: no other file would do better."""
+_ENDS_THE_BATCH = (RegistryError, BundleError, ConfigError, LedgerFileError)
+"""Errors of the model, the settings or the ledger: no other file would do better."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def rebuild(ledger: Ledger) -> int:
             key=str(record["ledger_key"]),
         )
         n_found += 1
+    ledger.mark_filled()
     return n_found
 
 
