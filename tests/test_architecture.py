@@ -19,6 +19,8 @@ GROUND = {
     "config",
     "options",
     "network_options",
+    "environment",
+    "launching",
     "ledger",
     "liveness",
     "log",
@@ -29,6 +31,7 @@ GROUND = {
     "watch",
     "bounded",
     "bounded_process",
+    "sqlite_address",
     "annotary",
 }
 ALLOWED = {
@@ -38,7 +41,8 @@ ALLOWED = {
     "evaluation": {"data", "quality", "models"},
     "scoring": {"data", "quality", "models"},
     "outage": set(),
-    "tracking": {"data", "outage"},
+    "tracking_store": {"outage"},
+    "tracking": {"data", "outage", "tracking_store"},
     "pyfunc": {"models", "scoring"},
     "registry": {"models", "outage", "tracking", "pyfunc"},
     "promotions": {"outage", "registry", "tracking"},
@@ -56,11 +60,19 @@ ALLOWED = {
         "promotions",
         "network_registry",
     },
-    "cli": {"stages", "tracking"},
+    "cli": {"stages", "tracking", "tracking_store"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
-    "mlflow": {"outage", "tracking", "registry", "promotions", "network_registry", "pyfunc"},
+    "mlflow": {
+        "outage",
+        "tracking",
+        "tracking_store",
+        "registry",
+        "promotions",
+        "network_registry",
+        "pyfunc",
+    },
     "torch": {"models/transformer"},
     "scvi": {"quality/solo"},
     "optuna": {"models/tuning", "models/baselines", "models/transformer/search"},

@@ -7,13 +7,16 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 from annotary import __version__, config
+from annotary.environment import prepare_environment
 from annotary.errors import AnnotaryError, OutputError, printable
+from annotary.launching import RUN_ID
 from annotary.log import show_messages
 from annotary.paths import is_run_id, resolve_path, resolve_paths, resolve_storage
 from annotary.streams import open_missing_streams
@@ -73,6 +76,14 @@ def main() -> None:
         gc.freeze()  # at the end Python would look through all of MLflow for cycles: half a second
 
 
+def _settle_run(command: str) -> None:
+    """Look whether the id of a run in the environment is one that `mlflow run` made for this command."""
+    if RUN_ID in os.environ:
+        from annotary.tracking_store import settle_run
+
+        settle_run(command)
+
+
 def _terminate(*_: object) -> NoReturn:
     """Leave in an orderly way: runs end as FAILED, temporary files go."""
     _end("stopped by signal TERM", exit_code=_TERMINATED)
@@ -114,6 +125,8 @@ def stage_command(
 
     def decorate(function: Command) -> click.Command:
         def call(**values: Any) -> None:
+            prepare_environment(Path(place) for place in (values.get("output"), ".") if place)
+            _settle_run(name)
             for key in _PATHS:
                 if key in values:
                     values[key] = resolve_path(values[key])

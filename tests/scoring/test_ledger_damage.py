@@ -1,4 +1,4 @@
-"""A ledger that lost its content, has odd rows, or cannot be used; and runs on machines whose clocks differ."""
+"""A ledger that lost its content, has odd rows, or cannot be used; and clocks that differ."""
 
 import json
 import sqlite3

@@ -46,7 +46,7 @@ class Source:
 def split_list(text: str) -> list[Path]:
     """Split a comma-separated list of paths; a path that exists as it stands is one."""
     whole = Path(text)
-    if os.path.exists(whole) or "," not in text:  # no error where a folder on the way is closed
+    if os.path.exists(whole) or "," not in text:  # no error where a folder is closed, or a list too long
         return [whole]
     return [Path(part.strip()) for part in text.split(",") if part.strip()]
 
@@ -66,7 +66,7 @@ def find_sources(text: str) -> list[Source]:
     """
     paths = [path for part in split_list(text) for path in _open_folder(part)]
     for position, path in enumerate(paths):
-        if path.resolve() in {other.resolve() for other in paths[:position]}:
+        if os.path.realpath(path) in {os.path.realpath(other) for other in paths[:position]}:
             raise InputFileError(
                 path, expected="to be named once", found="it twice", remedy="Name each file once."
             )
@@ -154,18 +154,18 @@ def check_readable(path: Path) -> None:
         if path.exists() and not path.is_file():  # opening a pipe would wait for another program
             raise OSError(errno.EINVAL, "a pipe or a device")
         path.open("rb").close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a name with a character that none may have
         raise InputFileError(
             path,
             expected=f"to be a {'folder' if os.path.isdir(path) else 'file'} that can be read",
             found="no such file"
             if isinstance(error, FileNotFoundError)
-            else (error.strerror or str(error)).lower(),
+            else (getattr(error, "strerror", None) or str(error)).lower(),
             remedy=_choose_remedy(error),
         ) from error
 
 
-def _choose_remedy(error: OSError) -> str:
+def _choose_remedy(error: Exception) -> str:
     """Say what to do about a path that cannot be opened."""
     if isinstance(error, PermissionError):
         return "Ask for the right to read it, for instance with chmod u+r."

@@ -118,7 +118,7 @@ def hashing_ahead(path: Path) -> Iterator[BackgroundCopy | None]:
     """Hash a file while the block does what comes before; None where it is no file."""
     ahead = None
     with contextlib.suppress(OSError):
-        ahead = BackgroundCopy(path, None) if path.is_file() else None
+        ahead = BackgroundCopy(path, None) if os.path.isfile(path) else None
     try:
         yield ahead
     finally:

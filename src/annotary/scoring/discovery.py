@@ -1,6 +1,7 @@
 """Which files to annotate, and which of them still wait."""
 
 import codecs
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -87,7 +88,7 @@ class ScoreInput:
         try:
             refuse_special_files(self.path)
             return identify(self.path)
-        except (OSError, RecursionError) as error:  # folders within folders without end
+        except (OSError, RecursionError, ValueError) as error:  # folders without end; a name that none may be
             raise InputFileError(
                 self.address,
                 expected="to be a file that can be read",
@@ -193,11 +194,11 @@ def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
             found.add(ScoreInput.spell(address, name=_name_remote(address), is_named=named))
         return
     path = base / text
-    if not path.exists() and any(sign in text for sign in _GLOB):
+    if not os.path.exists(path) and any(sign in text for sign in _GLOB):
         _add_glob(found, str(path))
     elif path.suffix.lower() == LIST_SUFFIX:
         _add_list(found, path, search)
-    elif path.is_dir() and not is_matrix_folder(path):
+    elif os.path.isdir(path) and not is_matrix_folder(path):
         _add_folder(found, path, search)
     else:
         found.add(ScoreInput.of(path, is_named=True))

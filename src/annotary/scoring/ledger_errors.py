@@ -1,4 +1,4 @@
-"""What SQLite says of the ledger, as errors for people: damage, a lock that is held, a file without rights."""
+"""What SQLite says of the ledger, as errors for people: damage, a held lock, a file without rights."""
 
 import os
 import sqlite3
@@ -79,9 +79,7 @@ def refuse_busy(path: Path) -> LedgerFileError:
 
 def _refuse(path: Path, found: str, remedy: str) -> LedgerFileError:
     """Say that the ledger cannot be used."""
-    return LedgerFileError(
-        path, expected="to be a ledger that can be written", found=found, remedy=remedy
-    )
+    return LedgerFileError(path, expected="to be a ledger that can be written", found=found, remedy=remedy)
 
 
 def _find_kind(error: Exception) -> int:
@@ -94,7 +92,9 @@ def _tell_owner(path: Path) -> str:
     """Tell whose a file is, or the folder where it would be made."""
     for place in (path, path.parent):
         try:
-            return f"{place.name} is of user {place.stat().st_uid}, with mode {place.stat().st_mode & 0o777:o}"
+            return (
+                f"{place.name} is of user {place.stat().st_uid}, with mode {place.stat().st_mode & 0o777:o}"
+            )
         except OSError:
             continue
     return "nothing is there"

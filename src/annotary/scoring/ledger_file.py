@@ -183,7 +183,9 @@ def _needs_filling(path: Path, database: sqlite3.Connection) -> bool:
     """Tell whether rows are missing that the annotated files may know; remove those that do not parse."""
     n_odd = drop_odd_rows(database)
     if n_odd:
-        warn(f"{path}: {n_odd} entries cannot be read and are left out; the annotated files are asked instead")
+        warn(
+            f"{path}: {n_odd} entries cannot be read and are left out; the annotated files are asked instead"
+        )
     is_being_filled = database.execute("PRAGMA user_version").fetchone()[0] == _BEING_FILLED
     has_rows = database.execute("SELECT 1 FROM files LIMIT 1").fetchone() is not None
     return bool(n_odd) or is_being_filled or not has_rows
@@ -226,4 +228,3 @@ def _set_aside(path: Path, reason: str) -> None:
     for part in _PARTS:
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{part}").rename(f"{kept}{part}")
-

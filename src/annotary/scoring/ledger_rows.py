@@ -1,4 +1,4 @@
-"""Rows of the ledger, checked as they are read: one that does not parse is taken for one that is not there."""
+"""Rows of the ledger, checked as they are read: one that does not parse is taken for none."""
 
 import json
 import sqlite3

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def _score(
 
 def _find(config: ScoreConfig) -> list[ScoreInput]:
     """Find the inputs, and tell where there are none."""
-    own = frozenset(Path(name).resolve() for name in (config.output, config.quarantine) if name)
+    own = frozenset(Path(os.path.realpath(name)) for name in (config.output, config.quarantine) if name)
     found = find_inputs(config.input, Search(recursive=config.recursive, skipped=own))
     for place in found.empty:
         warn(f"{place}: no file to annotate")
