@@ -6,7 +6,6 @@ as in a database. The entry comes first and the aliases after it; whoever sets
 them looks at the ledger again afterwards, so the last one to write agrees with it.
 """
 
-import getpass
 import os
 import time
 import uuid
@@ -18,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from annotary.config import CHALLENGER, CHAMPION, PREVIOUS
+from annotary.environment import name_user
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.ledger import OUTSIDE, Decision, Entry, Ledger, LedgerError, check_mark, read_entries
 from annotary.log import warn
@@ -264,5 +264,5 @@ def _make_run(name: str) -> str:
 
 
 def _name_user() -> str:
-    """Name who is at work: the account at the server, or on this machine."""
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    """Name who is at work: the account at the server, or on this machine; its number where it has no name."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or name_user()

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import logging
+import os
 import tempfile
 import time
 import traceback
@@ -10,15 +10,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -29,6 +28,11 @@ from annotary.data.dataset import DatasetRecord, DatasetTables
 from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.outage import closing_soon, naming_outages, refuse_outage
 from annotary.paths import hide_password, is_remote
+from annotary.tracking_store import connect as connect
+from annotary.tracking_store import describe_ui as describe_ui
+from annotary.tracking_store import find_checkpoints as find_checkpoints
+from annotary.tracking_store import find_study_storage as find_study_storage
+from annotary.tracking_store import settle_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,41 +50,11 @@ PANEL_HASH_TAG = "annotary.panel_hash"
 TRIAL_STATE_TAG = "annotary.trial_state"
 LEAKY_TAG = "leaky"
 
-_SQLITE = "sqlite:///"
-_STUDIES = "optuna.db"
-_CHECKPOINTS = "annotary-checkpoints"
 _DIGEST_LENGTH = 36
 _LONGEST_DATASET_NAME = 500
 _LONGEST_TAG = 5000
-
-
-def connect() -> None:
-    """Open the tracking store, making a new SQLite file under a lock.
-
-    Two processes that open a new SQLite file at once race its migrations and
-    break it for good.
-
-    Raises
-    ------
-    RegistryError
-        If the store does not answer, or does not let us in.
-    """
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each new table
-    address = mlflow.get_tracking_uri()
-    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if address.startswith(_SQLITE):
-        lock = FileLock(f"{address.removeprefix(_SQLITE)}.lock")
-    try:
-        with lock:
-            mlflow.MlflowClient().search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        refuse_outage(error)
-        raise RegistryError(
-            f"tracking store {address}",
-            expected="to answer",
-            found=summarize(error),
-            remedy="Check MLFLOW_TRACKING_URI, and that the server or its disk is there.",
-        ) from error
+_LONGEST_PARAM = 6000
+_EXPERIMENT = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 
 
 class LoggedDataset(MetaDataset):
@@ -188,15 +162,15 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
         If the store goes away and stays so; what closes the run is then tried for some seconds only.
     """
     connect()
+    settle_run()
     with naming_outages():
-        nested = mlflow.active_run() is not None
-        info = mlflow.start_run(run_name=stage, nested=nested).info
+        info = _start_run(stage)
         run = StageRun(info.run_id, info.experiment_id)
         started = time.monotonic()
         try:
             with naming_outages():
                 mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
-                mlflow.log_params(_describe(config))
+                _log_configuration(config)
                 yield run
                 mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
         except BaseException as error:
@@ -208,6 +182,40 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
                     mlflow.end_run("FAILED")
             raise
         mlflow.end_run()
+
+
+def _start_run(stage: str) -> RunInfo:
+    """Begin a run, or go on with the one of ``mlflow run``.
+
+    Raises
+    ------
+    RegistryError
+        If the experiment is not there, or was deleted.
+    """
+    try:
+        return mlflow.start_run(run_name=stage, nested=mlflow.active_run() is not None).info
+    except MlflowException as error:
+        refuse_outage(error)
+        set_by = [f"{name}={os.environ[name]}" for name in _EXPERIMENT if os.environ.get(name) is not None]
+        raise RegistryError(
+            f"tracking store {hide_password(mlflow.get_tracking_uri())}",
+            expected=f"an experiment that runs can be added to ({' and '.join(set_by) or 'the default one'})",
+            found=summarize(error),
+            remedy="Set MLFLOW_EXPERIMENT_NAME to another name, unset MLFLOW_EXPERIMENT_ID, or bring a "
+            "deleted one back: mlflow experiments restore --experiment-id ID.",
+        ) from error
+
+
+def _log_configuration(config: StageConfig) -> None:
+    """Log a configuration as parameters; of a value longer than MLflow takes all of it as a text file."""
+    described = _describe(config)
+    for name, value in described.items():
+        if len(str(value)) > _LONGEST_PARAM:
+            place = f"config/{name.removeprefix('config.')}.txt"
+            mlflow.log_text(f"{value}\n", place)
+            note = f"... ({len(str(value)):,} characters; all in the artifact {place})"
+            described[name] = f"{str(value)[: _LONGEST_PARAM - len(note)]}{note}"
+    mlflow.log_params(described)
 
 
 def _describe(config: StageConfig) -> dict[str, object]:
@@ -303,30 +311,6 @@ def fetch(address: str) -> Path:
             found=summarize(error),
             remedy=f"Check the address and MLFLOW_TRACKING_URI (now {mlflow.get_tracking_uri()}).",
         ) from error
-
-
-def find_study_storage() -> str:
-    """Find where Optuna's studies lie by default: beside the tracking store's SQLite file, or here."""
-    return f"{_SQLITE}{_find_own_folder() / _STUDIES}"
-
-
-def find_checkpoints() -> Path:
-    """Find the folder of checkpoints of trainings: beside the tracking store's SQLite file, or here."""
-    return _find_own_folder() / _CHECKPOINTS
-
-
-def _find_own_folder() -> Path:
-    """Find where files lie that the tracking store does not hold."""
-    address = mlflow.get_tracking_uri()
-    return Path(address.removeprefix(_SQLITE)).parent if address.startswith(_SQLITE) else Path()
-
-
-def describe_ui() -> str:
-    """Tell how to open MLflow's UI on the current tracking store."""
-    address = mlflow.get_tracking_uri()
-    if address.startswith("http"):
-        return address
-    return f"mlflow ui --backend-store-uri {address}    then open http://127.0.0.1:5000"
 
 
 def to_json(values: dict[str, object]) -> str:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import anndata.io
-import h5py
 import numpy as np
 import pandas as pd
 
 from annotary import keys
 from annotary.data.csv_text import unguard, unguard_table
+from annotary.data.hdf5 import open_hdf5, read_element
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,6 @@ def read_labels(output: Path, prefix: str = "") -> np.ndarray:
         )
         column = unguard_table(table)[name]
     else:
-        with h5py.File(output, "r") as file:
-            column = pd.Series(anndata.io.read_elem(file["obs"][name]))
+        with open_hdf5(output) as file:
+            column = pd.Series(read_element(file["obs"][name], path=output))
     return column.astype(str).to_numpy()

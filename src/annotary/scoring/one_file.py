@@ -17,6 +17,7 @@ from annotary.data.formats import needs_conversion, write_as_h5ad
 from annotary.data.hashing import hash_source
 from annotary.errors import AnnotaryError
 from annotary.models.bundle import Bundle
+from annotary.pulse import computing
 from annotary.scoring.annotate import AnnotatedCells, annotate_file
 from annotary.scoring.copying import BackgroundCopy, refuse_change
 from annotary.scoring.identity import identify
@@ -24,7 +25,9 @@ from annotary.scoring.keeping import keep_foreign
 from annotary.scoring.ontology import add_terms
 from annotary.scoring.outputs import add_annotation, describe_table
 from annotary.scoring.records import ScoreRecord
+from annotary.scoring.survey import Survey
 from annotary.scoring.tables import TABLE_SUFFIXES, write_table
+from annotary.scoring.tally import Tally
 from annotary.scoring.voting import add_votes
 from annotary.scoring.written import list_moved, to_plain
 
@@ -59,24 +62,30 @@ class Annotated:
     Attributes
     ----------
     cells
-        The annotation.
+        The annotation; None where another process has it.
     record
         Where it comes from.
     outputs
         Files that were written.
     moved
         What was there under our names and is not ours, and where it is now.
+    details
+        Figures of the annotation, as the ledger keeps them.
+    warnings
+        What a person should know of the input.
+    survey
+        What is kept of the cells.
     about
         The record as the outputs hold it, in plain values.
-    seconds
-        Time that reading and predicting took, without writing.
     """
 
-    cells: AnnotatedCells
+    cells: AnnotatedCells | None
     record: ScoreRecord
     outputs: list[Path]
     moved: list[str]
-    seconds: float
+    details: dict[str, Any]
+    warnings: tuple[str, ...]
+    survey: Survey | None
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -138,15 +147,41 @@ def annotate_one(
             about = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
         if new_table:
             about = about or describe_table(cells, record, config.prefix)
-            write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
-    outputs = [path for path in (h5ad, table) if path]
+            with computing():  # nothing of the input is read
+                write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
+    return _collect(
+        cells,
+        record,
+        [path for path in (h5ad, table) if path],
+        [*list_moved(about), *kept],
+        about=to_plain(about),
+        seconds=seconds,
+    )
+
+
+def _collect(
+    cells: AnnotatedCells,
+    record: ScoreRecord,
+    outputs: list[Path],
+    moved: list[str],
+    *,
+    about: dict[str, Any],
+    seconds: float,
+) -> Annotated:
+    """Put together what became of a file; ``seconds`` are those without writing."""
     return Annotated(
         cells=cells,
         record=record,
         outputs=outputs,
-        moved=[*list_moved(about), *kept],
-        seconds=seconds,
-        about=to_plain(about),
+        moved=moved,
+        details={
+            **cells.measure(),
+            **Tally.count(cells).to_details(),
+            "annotating_seconds": round(seconds, 3),
+        },
+        warnings=cells.warnings,
+        survey=cells.survey,
+        about=about,
     )
 
 
@@ -195,7 +230,7 @@ def _read(
     if needs_conversion(origin.path):
         with _open_copy(copy, folder, owner) as converted:
             before = identify(origin.path)
-            write_as_h5ad(origin.path, converted)
+            write_as_h5ad(origin.path, converted, shown_as=origin.shown_as)
             sha256 = (ahead.take_hash(origin.path, before) if ahead else "") or hash_source(origin.path)
             refuse_change(origin.path, before)
             started = time.monotonic()

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anndata.io
 import h5py
 import numpy as np
 import pandas as pd
 
 from annotary import keys
+from annotary.data.damage import UNREADABLE
 from annotary.data.hashing import hash_strings
+from annotary.data.hdf5 import read_element
 from annotary.scoring.written import KEPT_SUFFIX, CellOrder, Written, is_sealed, read_record_of
 
 _INDEX, _ORDER = "_index", "column-order"
@@ -101,8 +102,8 @@ def _list_old_labels(
 def read_quietly(element: h5py.Group | h5py.Dataset) -> Any:
     """Read an element; None where anndata cannot, which no hash is the hash of."""
     try:
-        return anndata.io.read_elem(element)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError):
+        return read_element(element, path=Path(element.file.filename))
+    except UNREADABLE:
         return None
 
 

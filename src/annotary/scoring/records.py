@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata.io
-import h5py
-
 from annotary import keys
+from annotary.data.damage import UNREADABLE
+from annotary.data.hdf5 import open_hdf5, read_element
 from annotary.scoring.written import find_records
 
 FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_unassigned", "n_ood", "n_panel_genes_found")
@@ -73,19 +72,19 @@ def read_record(path: Path, prefix: str = "") -> dict[str, object]:
 
     Raises
     ------
-    OSError, KeyError
+    InputFileError, KeyError
         If it is no file that annotary wrote.
     """
-    with h5py.File(path, "r") as file:
-        record: dict[str, object] = anndata.io.read_elem(file["uns"][f"{prefix}{keys.RECORD}"])
+    with open_hdf5(path) as file:
+        record: dict[str, object] = read_element(file["uns"][f"{prefix}{keys.RECORD}"], path=path)
     return record
 
 
 def read_records(path: Path) -> dict[str, dict[str, Any]]:
     """Read the records of an annotated file by their prefixes; none where anything about it is odd."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             stored = file["uns"]
-            return find_records(stored, lambda name: anndata.io.read_elem(stored[name]))
-    except Exception:  # HDF5 and anndata raise errors of many kinds, and no such file is of use
+            return find_records(stored, lambda name: read_element(stored[name], path=path))
+    except UNREADABLE:
         return {}

@@ -74,6 +74,7 @@ def rebuild(ledger: Ledger) -> int:
             )
             n_adopted = 1
         n_found += n_adopted
+    ledger.mark_filled()
     return n_found
 
 

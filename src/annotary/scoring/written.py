@@ -4,14 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
-import anndata.io
 import h5py
 import numpy as np
 import pandas as pd
 
 from annotary import keys
+from annotary.data.hdf5 import read_element
 from annotary.scoring.content import hash_content, hash_ids
 
 WRITTEN = "written"
@@ -185,5 +186,5 @@ def read_record_of(file: h5py.File, prefix: str) -> dict[str, Any] | None:
     name = f"{prefix}{keys.RECORD}"
     if name not in file.get("uns", {}):
         return None
-    value = anndata.io.read_elem(file["uns"][name])
+    value = read_element(file["uns"][name], path=Path(file.filename))
     return to_plain(value) if is_record(value) else None

@@ -14,6 +14,7 @@ from annotary import __version__, keys
 from annotary.config import PreprocessConfig
 from annotary.data.atomic import make_folder, replacing
 from annotary.data.csv_text import unguard_table, write_csv
+from annotary.data.damage import READERS_RAISE
 from annotary.data.discovery import Source
 from annotary.data.hashing import hash_strings
 from annotary.data.labels import count_rare_labels, hash_label_table
@@ -176,7 +177,7 @@ def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
             notes=summary["notes"],
             inputs=summary["inputs"],
         )
-    except (OSError, ValueError, KeyError) as error:
+    except READERS_RAISE as error:
         raise InputFileError(
             folder,
             expected="to be the record of an earlier preprocess",

@@ -14,9 +14,11 @@ import pandas as pd
 import annotary
 from annotary import keys
 from annotary.data.csv_text import unguard_table
+from annotary.data.damage import UNREADABLE
 from annotary.data.dataset import Dataset, LabelledCells
-from annotary.errors import InputFileError, RegistryError
-from annotary.registry import RegisteredVersion
+from annotary.errors import RegistryError
+from annotary.pyfunc_gate import check_loader
+from annotary.registry import RegisteredVersion, fetch_bundle
 from annotary.tracking import KIND_TAG, fetch
 
 EVALUATION_TAG = "annotary.evaluation_run"
@@ -79,7 +81,7 @@ def read_calls(version: RegisteredVersion) -> HeldOutCalls:
     try:
         table = unguard_table(pd.read_csv(fetch(address), dtype=str, keep_default_na=False))
         return HeldOutCalls(*(table[name].to_numpy(dtype=object) for name in ("cell_id", "label", column)))
-    except (InputFileError, KeyError) as error:
+    except UNREADABLE as error:
         raise RegistryError(
             f"{version.name} version {version.number}",
             expected=f"its calls of the test cells, column {column!r} of {address}",
@@ -101,13 +103,16 @@ def ask_again(
     ------
     RegistryError
         If the version does not answer.
+    BundleError
+        If it would run other code than annotary's.
     """
+    model = check_loader(fetch_bundle(version.uri).parents[1])
     with tempfile.TemporaryDirectory(prefix="annotary-") as name:
         source, target = Path(name) / "cells.h5ad", Path(name) / "table.csv"
         obs = pd.DataFrame({keys.DEPTH: cells.depth}, index=cells.cell_ids.astype(str))
         anndata.AnnData(X=cells.counts, obs=obs, var=dataset.var[[]]).write_h5ad(source)
         params = json.dumps({"device": device, "depth_key": keys.DEPTH})
-        command = [sys.executable, "-P", str(_PROCESS), version.uri, str(source), str(target), params]
+        command = [sys.executable, "-P", str(_PROCESS), str(model), str(source), str(target), params]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RegistryError(

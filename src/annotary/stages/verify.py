@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import anndata.io
-import h5py
 import numpy as np
 import pandas as pd
 
 from annotary import keys
 from annotary.config import VerifyConfig
+from annotary.data.damage import READERS_RAISE
+from annotary.data.h5ad_elements import read_table
 from annotary.data.hashing import hash_file, hash_strings
+from annotary.data.hdf5 import open_hdf5, read_element
 from annotary.errors import InputFileError, OutputError, RegistryError
 from annotary.models.bundle_files import MANIFEST
 from annotary.outage import naming_outages
@@ -101,12 +102,12 @@ def read_annotated(path: Path) -> AnnotatedFile:
         If it is no annotated file.
     """
     try:
-        with h5py.File(path, "r") as file:
-            record = anndata.io.read_elem(file["uns"][keys.RECORD])
-            obs = anndata.io.read_elem(file["obs"])
+        with open_hdf5(path) as file:
+            record = read_element(file["uns"][keys.RECORD], path=path)
+            obs = read_table(file, "obs", path=path)
             stored = file.get(f"obsm/{keys.PROBABILITIES}")
-            probabilities = None if stored is None else np.asarray(stored)
-    except (OSError, KeyError) as error:
+            probabilities = None if stored is None else np.asarray(read_element(stored, path=path))
+    except READERS_RAISE as error:
         raise InputFileError(
             path,
             expected=f"to be an h5ad file with a record in uns[{keys.RECORD!r}]",
