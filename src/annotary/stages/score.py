@@ -12,8 +12,8 @@ from annotary.data.ontology import read_terms
 from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
-from annotary.promotions import note_outside_move_if_possible
-from annotary.registry import RegisteredVersion, load, resolve_alias
+from annotary.promotions import note_outside_move_if_possible, recall_head
+from annotary.registry import RegisteredVersion, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.copying import BackgroundCopy, hashing_ahead
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
@@ -28,6 +28,7 @@ from annotary.scoring.survey import Survey
 from annotary.stages.score_record import record_outcome, tell
 from annotary.stages.shadow import score_shadow
 from annotary.tracking import StageRun, stage_run
+from annotary.version_check import load_version
 
 __all__ = ["BatchError", "score"]
 
@@ -132,7 +133,7 @@ def _score_files(
 
 def _open_bundle(version: RegisteredVersion, config: ScoreConfig, terms: Mapping[str, str] | None) -> Bundle:
     """Load the model, and say which it is; labels get other terms than the model's where some are given."""
-    bundle = load(version.uri)
+    bundle = load_version(version)
     if terms is not None:
         bundle = replace(bundle, terms=terms)
     say(f"{version.name} version {version.number} ({bundle.model.kind}), alias {config.alias}")
@@ -161,4 +162,5 @@ def _begin_record(
         ledger_run=ledger.run,
         package_version=__version__,
         time="",
+        ledger_head=recall_head(run.run_id),
     )
