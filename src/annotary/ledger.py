@@ -74,7 +74,7 @@ class Decision:
 
     @property
     def subject(self) -> str:
-        """Version that ``hashes`` describes: the champion afterwards, or a candidate that did not become it."""
+        """Version that ``hashes`` describes: the champion afterwards, or a candidate that is not it."""
         return self.after if self.moves else self.candidate
 
 

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -19,7 +18,17 @@ from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
 from annotary.data.hashing import hash_file
 from annotary.errors import BundleError, RegistryError, summarize
-from annotary.logged_models import get_logged_tags, list_requirements, make_signature
+from annotary.logged_models import (
+    CONTENTS_HASH_TAG,
+    Candidate,
+    find_candidates,
+    get_candidate,
+    get_candidates,
+    get_logged_tags,
+    list_requirements,
+    log_model_metrics,
+    make_signature,
+)
 from annotary.models.bundle import Bundle
 from annotary.models.bundle_files import MANIFEST, hash_contents, load_bundle, save_bundle
 from annotary.outage import refuse_outage
@@ -32,34 +41,11 @@ from annotary.tracking import (
 )
 from annotary.version_files import BUNDLE, CODE, MODEL_HASH_TAG, describe_files, write_code_list
 
-_CONTENTS_HASH_TAG = "annotary.contents_hash"
+__all__ = ["Candidate", "find_candidates", "get_candidate", "get_candidates", "log_model_metrics"]
+
 _NOT_THERE = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)}
 _MOST_VERSIONS = 100_000
 _FROM_A_LOGGED_MODEL = "models:/"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A logged model that may become a version.
-
-    Attributes
-    ----------
-    model_id
-        MLflow's id of the logged model.
-    kind
-        Model family.
-    run_id
-        Run that trained it.
-    """
-
-    model_id: str
-    kind: str
-    run_id: str
-
-    @property
-    def uri(self) -> str:
-        """Address for :func:`load`."""
-        return f"models:/{self.model_id}"
 
 
 @dataclass(frozen=True)
@@ -124,62 +110,11 @@ def log_bundle(bundle: Bundle) -> Candidate:
                 SPLIT_HASH_TAG: bundle.provenance.split_hash,
                 PANEL_HASH_TAG: bundle.spec.panel_hash,
                 VERSION_TAG: __version__,
-                _CONTENTS_HASH_TAG: hash_contents(folder / pyfunc.BUNDLE_ARTIFACT),
+                CONTENTS_HASH_TAG: hash_contents(folder / pyfunc.BUNDLE_ARTIFACT),
                 MODEL_HASH_TAG: hash_file(folder / pyfunc.BUNDLE_ARTIFACT / MANIFEST),
             },
         )
     return Candidate(model_id=info.model_id, kind=bundle.model.kind, run_id=bundle.provenance.run_id)
-
-
-def find_candidates(dataset_hash: str) -> list[Candidate]:
-    """Find every model of the current experiment that was trained on a dataset, oldest first.
-
-    Workers of one study each log its best model: of models that say the same of cells, the oldest is taken.
-    """
-    run = mlflow.active_run()
-    models = mlflow.search_logged_models(
-        experiment_ids=[run.info.experiment_id] if run else None,
-        filter_string=f"tags.`{DATASET_HASH_TAG}` = '{dataset_hash}'",
-        order_by=[{"field_name": "creation_time", "ascending": True}],
-        output_format="list",
-    )
-    different: dict[str, Any] = {}
-    for model in models:
-        different.setdefault(model.tags.get(_CONTENTS_HASH_TAG, model.model_id), model)
-    return [_to_candidate(model) for model in different.values()]
-
-
-def get_candidate(model_id: str) -> Candidate:
-    """Get one logged model.
-
-    Raises
-    ------
-    RegistryError
-        If there is none of this id, or annotary did not log it.
-    """
-    try:
-        model = mlflow.get_logged_model(model_id)
-    except MlflowException as error:
-        refuse_outage(error)
-        raise RegistryError(
-            f"candidate {model_id!r}",
-            expected="to be the id of a logged model",
-            found="none of this id",
-            remedy="Take the ids that baselines and transformer print, or leave --candidates empty.",
-        ) from error
-    return _to_candidate(model)
-
-
-def get_candidates(model_ids: str) -> list[Candidate]:
-    """Get the logged models of ids with commas between them; none for an empty text."""
-    return [get_candidate(model_id.strip()) for model_id in model_ids.split(",") if model_id.strip()]
-
-
-def _to_candidate(model: Any) -> Candidate:
-    """Read kind and run of a logged model."""
-    return Candidate(
-        model_id=model.model_id, kind=model.tags.get(KIND_TAG, model.name), run_id=model.source_run_id
-    )
 
 
 def load(uri: str) -> Bundle:
@@ -407,12 +342,3 @@ def tag_version(target: RegisteredVersion, tags: dict[str, str]) -> None:
     client = mlflow.MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(target.name, target.number, key, value)
-
-
-def log_model_metrics(candidate: Candidate, metrics: dict[str, float], dataset: Any) -> None:
-    """Link metrics to a logged model and the dataset they were measured on."""
-    mlflow.log_metrics(
-        {f"{candidate.kind}.{name}": value for name, value in metrics.items()},
-        model_id=candidate.model_id,
-        dataset=dataset,
-    )

@@ -81,6 +81,6 @@ def _describe(version: RegisteredVersion, tag: str, expected: str, witness: str)
         f"{version.name} version {version.number}, tag {tag}",
         expected=f"what {witness} says, {expected}",
         found=repr(version.tags.get(tag, "")),
-        remedy="The tag was altered outside annotary, or what it is held against was: run annotary evaluate on "
-        "its dataset again.",
+        remedy="The tag was altered outside annotary, or what it is held against was: run annotary evaluate "
+        "on its dataset again.",
     )

@@ -223,7 +223,7 @@ def _compare(
 def _compare_with_former(challenger: RegisteredVersion, ledger: Ledger, config: PromoteConfig) -> Verdict:
     """Judge the challenger where the champion was deleted: beside the newest former one that is left.
 
-    Where both cannot be compared, it is judged by its own figures: nobody is to be without a champion for that.
+    Where both cannot be compared, it is judged by its own figures: that must not leave nobody champion.
     """
     if ledger.previous in ("", challenger.number):
         return _compare(challenger, None, config)

@@ -140,7 +140,7 @@ def _check_labels(annotated: AnnotatedFile) -> Finding:
 
 
 def _check_version(record: dict[str, object]) -> Iterator[Finding]:
-    """Check that the version is there and the recorded one, that its files and its ledger are as they were."""
+    """Check that the version is there and the recorded one, its files and its ledger as they were."""
     for one in check_recorded(record):
         yield Finding(one.what, one.holds, one.says)
 
