@@ -33,6 +33,8 @@ from annotary.quality.qc import QualityThresholds
 
 FORMAT = 2
 MANIFEST = "bundle.json"
+CODE_LIST = "code.json"
+"""Hashes of the code that lies beside a registered bundle; a bundle alone has none."""
 
 _WEIGHTS = "weights"
 _CONFIDENCE_FILE = "confidence.safetensors"
@@ -109,6 +111,7 @@ def hash_contents(folder: Path) -> str:
     """Hash all that a bundle says of cells: not when, where and by which run it was made."""
     said = json.loads((folder / MANIFEST).read_text())
     contents = {name: value for name, value in said.items() if name not in (_OWN_HASH, "provenance")}
+    contents["sha256"] = {name: value for name, value in said["sha256"].items() if name != CODE_LIST}
     return hash_strings([json.dumps(contents, sort_keys=True)])
 
 

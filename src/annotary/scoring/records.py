@@ -42,6 +42,8 @@ class ScoreRecord:
         annotary's version.
     time
         UTC, ISO 8601.
+    ledger_head
+        ``NUMBER:HASH`` of the promotion ledger's last entry then; empty where there was none to believe.
     """
 
     model_name: str
@@ -61,6 +63,7 @@ class ScoreRecord:
     ledger_run: str
     package_version: str
     time: str
+    ledger_head: str = ""
 
     def to_json(self) -> str:
         """Write as JSON, for outputs that hold text only."""

@@ -15,8 +15,8 @@ from annotary.data.ontology import read_terms
 from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
-from annotary.promotions import note_outside_move_if_possible
-from annotary.registry import RegisteredVersion, fetch_bundle, load, resolve_alias
+from annotary.promotions import note_outside_move_if_possible, recall_head
+from annotary.registry import RegisteredVersion, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.copying import BackgroundCopy, hashing_ahead
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
@@ -33,6 +33,8 @@ from annotary.stages.score_process import open_worker
 from annotary.stages.score_record import record_outcome, tell
 from annotary.stages.shadow import score_shadow
 from annotary.tracking import StageRun, stage_run
+from annotary.version_check import fetch_checked, load_version
+from annotary.version_files import BUNDLE
 
 __all__ = ["BatchError", "score"]
 
@@ -157,12 +159,12 @@ def _make_work(
 
     @functools.cache
     def open_bundle() -> Bundle:
-        bundle = load(version.uri)
+        bundle = load_version(version)
         return bundle if terms is None else replace(bundle, terms=terms)
 
     @functools.cache
     def open_folder() -> Path:
-        return fetch_bundle(version.uri)
+        return fetch_checked(version) / BUNDLE
 
     def introduce(model: ModelFacts) -> None:
         say(f"{version.name} version {version.number} ({model.kind}), alias {config.alias}")
@@ -194,4 +196,5 @@ def _begin_record(
         ledger_run=ledger.run,
         package_version=__version__,
         time="",
+        ledger_head=recall_head(run.run_id),
     )

@@ -1,6 +1,5 @@
 """verify: an annotated file against the registry, the file that was annotated, and itself."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,10 @@ from annotary.data.damage import READERS_RAISE
 from annotary.data.h5ad_elements import read_table
 from annotary.data.hashing import hash_file, hash_strings
 from annotary.data.hdf5 import open_hdf5, read_element
-from annotary.errors import InputFileError, OutputError, RegistryError
-from annotary.models.bundle_files import MANIFEST
+from annotary.errors import InputFileError, OutputError
 from annotary.outage import naming_outages
-from annotary.promotions import MODEL_HASH_TAG
-from annotary.registry import RegisteredVersion, fetch_bundle, get_version
-from annotary.tracking import DATASET_HASH_TAG, SPLIT_HASH_TAG, connect
+from annotary.recorded_version import check_recorded
+from annotary.tracking import connect
 
 _MOST_NAMED = 5
 
@@ -144,46 +141,9 @@ def _check_labels(annotated: AnnotatedFile) -> Finding:
 
 
 def _check_version(record: dict[str, object]) -> Iterator[Finding]:
-    """Check that the version is there, that it is the recorded one, and that its files are as registered."""
-    uri = f"models:/{record.get('model_name')}/{record.get('model_version')}"
-    try:
-        version = get_version(str(record.get("model_name")), str(record.get("model_version")))
-    except RegistryError as error:
-        yield Finding(uri, False, f"found {error.found}")
-        return
-    recorded = {
-        "run_id": version.run_id,
-        "dataset_hash": version.tags.get(DATASET_HASH_TAG),
-        "split_hash": version.tags.get(SPLIT_HASH_TAG),
-    }
-    for name, registered in recorded.items():
-        if record.get(name) != registered:
-            yield Finding(uri, False, f"{name} is {registered!r}, the file says {record.get(name)!r}")
-            return
-    yield Finding(uri, True, "the run, dataset and split that the file says")
-    yield _check_bundle(version)
-
-
-def _check_bundle(version: RegisteredVersion) -> Finding:
-    """Check a version's files against its manifest, and that against the hash tagged by evaluate."""
-    what = f"files of {version.uri}"
-    try:
-        folder = fetch_bundle(version.uri)
-    except RegistryError as error:
-        return Finding(what, False, error.found)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return Finding(what, False, f"{MANIFEST} is gone")
-    wanted, found = version.tags.get(MODEL_HASH_TAG), hash_file(manifest)
-    if wanted is None:
-        return Finding(what, None, "not checked: registered before their hash was recorded")
-    if found != wanted:
-        return Finding(what, False, f"{MANIFEST} has SHA-256 {found[:12]}, registered was {wanted[:12]}")
-    hashes: dict[str, str] = json.loads(manifest.read_text())["sha256"]
-    altered = [name for name, wanted in hashes.items() if _hash_or_none(folder / name) != wanted]
-    if altered:
-        return Finding(what, False, f"altered or gone: {', '.join(altered)}")
-    return Finding(what, True, f"{len(hashes) + 1} files as they were registered")
+    """Check that the version is there and the recorded one, its files and its ledger as they were."""
+    for one in check_recorded(record):
+        yield Finding(one.what, one.holds, one.says)
 
 
 def _hash_or_none(path: Path) -> str | None:
