@@ -18,8 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from annotary.anchors import check_anchors, drop_anchor, find_anchors, recall_head
 from annotary.config import CHALLENGER, CHAMPION, PREVIOUS
-from annotary.environment import name_user
 from annotary.data.hashing import hash_strings
+from annotary.environment import name_user
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.ledger import (
     CREATED,

@@ -120,6 +120,14 @@ class StageRun:
         """Log a text file."""
         mlflow.log_text(text, name)
 
+    def log_text_if_possible(self, text: str, name: str) -> bool:
+        """Log a text file; tell whether the store took it."""
+        try:
+            mlflow.log_text(text, name)
+        except (MlflowException, OSError):
+            return False
+        return True
+
     def log_folder(self, folder: Path) -> None:
         """Log a folder with its files, under its name."""
         mlflow.log_artifacts(str(folder), folder.name)
@@ -284,6 +292,65 @@ def find_run(near: StageRun, tag: str, value: str) -> str | None:
         max_results=1,
     )
     return runs[0].info.run_id if runs else None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the store knows of a run.
+
+    Attributes
+    ----------
+    run_id
+        Its id.
+    stage
+        The stage that it is a run of; empty where it is of none.
+    tags
+        Its tags.
+    is_finished
+        Whether it came to its end.
+    """
+
+    run_id: str
+    stage: str
+    tags: dict[str, str]
+    is_finished: bool
+
+
+def describe_run(run_id: str) -> RunFacts | None:
+    """Describe a run; None where the store has none of the id, or it was deleted."""
+    try:
+        run = mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        refuse_outage(error)
+        return None
+    if run.info.lifecycle_stage != "active":
+        return None
+    tags = dict(run.data.tags)
+    return RunFacts(run_id, tags.get(STAGE_TAG, ""), tags, run.info.status == "FINISHED")
+
+
+def iter_artifacts(run_id: str, folder: str) -> Iterator[Path]:
+    """Fetch the files of a folder of a run's artifacts, one after the other; none where there is no folder.
+
+    Raises
+    ------
+    InputFileError
+        If one cannot be had.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        found = sorted(one.path for one in client.list_artifacts(run_id, folder) if not one.is_dir)
+        for name in found:
+            with tempfile.TemporaryDirectory() as scratch:
+                yield Path(client.download_artifacts(run_id, name, scratch))
+    except (MlflowException, OSError) as error:
+        refuse_outage(error)
+        raise InputFileError(
+            f"runs:/{run_id}/{folder}",
+            expected="to be artifacts that can be fetched",
+            found=summarize(error),
+            remedy="Check the artifact store.",
+        ) from error
 
 
 def fetch(address: str) -> Path:

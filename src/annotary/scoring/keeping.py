@@ -1,4 +1,4 @@
-"""Files where an output goes that annotary did not write, or somebody changed since: kept under another name."""
+"""Files in an output's place that annotary did not write, or somebody changed: kept under another name."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EA
 
 
 def keep_foreign(target: Path, new: Path, *, vouched: Collection[str]) -> Path | None:
-    """Give a file another name, before a new output takes its own; annotary's own output is left to be replaced.
+    """Give a file another name before a new output takes its own; annotary's own output is left as it is.
 
     The file never is without a name: it has both for a moment.
 

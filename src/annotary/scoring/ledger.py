@@ -20,7 +20,7 @@ from annotary.liveness import Process
 from annotary.scoring import sightings
 from annotary.scoring.heartbeat import Heartbeat, tell_time
 from annotary.scoring.identity import Identity, identify
-from annotary.scoring.ledger_file import LEDGER_NAME, change, hide_address, mark_filled, reading
+from annotary.scoring.ledger_file import LEDGER_NAME, change, mark_filled, reading
 from annotary.scoring.ledger_rows import (
     CLAIMED,
     COLUMNS,

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -124,16 +124,13 @@ def annotate_one(
     OutputError
         If an output cannot be written.
     """
-    h5ad, table = name_outputs(target, config)
+    outputs = name_outputs(target, config)
     about: dict[str, Any] = {}
     kept: list[str] = []
-
-    def keep(path: Path) -> Callable[[Path], None]:
-        return partial(_keep, path, vouched=origin.vouched, kept=kept)
-
     with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
-        new_h5ad = stack.enter_context(replacing(h5ad, owner=owner, before=keep(h5ad))) if h5ad else None
-        new_table = stack.enter_context(replacing(table, owner=owner, before=keep(table))) if table else None
+        new_h5ad, new_table = (
+            stack.enter_context(_replacing(path, origin, owner=owner, kept=kept)) for path in outputs
+        )
         cells, sha256, seconds = _read(
             origin, new_h5ad, bundle, config, folder=target.parent, owner=owner, ahead=ahead
         )
@@ -149,14 +146,19 @@ def annotate_one(
             about = about or describe_table(cells, record, config.prefix)
             with computing():  # nothing of the input is read
                 write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
-    return _collect(
-        cells,
-        record,
-        [path for path in (h5ad, table) if path],
-        [*list_moved(about), *kept],
-        about=to_plain(about),
-        seconds=seconds,
-    )
+    moved, written = [*list_moved(about), *kept], [path for path in outputs if path]
+    return _collect(cells, record, written, moved, about=to_plain(about), seconds=seconds)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path | None, origin: Origin, *, owner: str, kept: list[str]) -> Iterator[Path | None]:
+    """Write an output if it is wanted; what somebody else has in its place is kept and noted."""
+    if path is None:
+        yield None
+        return
+    keep = partial(_keep, path, vouched=origin.vouched, kept=kept)
+    with replacing(path, owner=owner, before=keep) as new:
+        yield new
 
 
 def _collect(

@@ -62,7 +62,7 @@ class OutputRows:
         return frozenset(row["fingerprint"] for row in rows if row["fingerprint"])
 
     def choose_target(self, address: str, name: str) -> str:
-        """Choose a name for outputs that no other input has, that an input keeps, and that is no input itself."""
+        """Choose a name for outputs that no other input has, that is kept, and that is no input itself."""
         options = list(self._iter_names(address, name))
         return next((option for option in options if self._is_free(option, address)), options[-1])
 

@@ -32,6 +32,7 @@ from annotary.scoring.work import ModelFacts, Work, WorkHere, WorkInProcess
 from annotary.stages.score_process import open_worker
 from annotary.stages.score_record import record_outcome, tell
 from annotary.stages.shadow import score_shadow
+from annotary.stages.written_log import WrittenLog, keeping_written
 from annotary.tracking import StageRun, stage_run
 from annotary.version_check import fetch_checked, load_version
 from annotary.version_files import BUNDLE
@@ -63,7 +64,9 @@ def score(config: ScoreConfig, *, process: BoundedProcess | None = None) -> Outc
             process = process or stack.enter_context(open_worker(config))
             ahead = None if process else stack.enter_context(hashing_ahead(Path(config.input)))
             run = stack.enter_context(stage_run("score", config))
-            outcome = _score(config, run, process, ahead)
+            log = stack.enter_context(keeping_written(run))
+            outcome = _score(config, run, process, ahead, log)
+            log.flush()
             record_outcome(run, outcome)
             if config.shadow:
                 score_shadow(config, outcome, run)
@@ -78,7 +81,11 @@ def score(config: ScoreConfig, *, process: BoundedProcess | None = None) -> Outc
 
 
 def _score(
-    config: ScoreConfig, run: StageRun, process: BoundedProcess | None, ahead: BackgroundCopy | None
+    config: ScoreConfig,
+    run: StageRun,
+    process: BoundedProcess | None,
+    ahead: BackgroundCopy | None,
+    log: WrittenLog,
 ) -> Outcome:
     """Find the inputs, score them, and compare their cells with the training cells."""
     version = resolve_alias(config.model_name, config.alias)
@@ -87,7 +94,7 @@ def _score(
     inputs = _find(config)
     terms = read_terms(Path(config.ontology)) if config.ontology else None
     work = _make_work(version, config, terms, process, ahead)
-    files, survey = _score_files(inputs, version, config, run, work)
+    files, survey = _score_files(inputs, version, config, run, work, log)
     outcome = Outcome(
         model=version.uri,
         run_id=run.run_id,
@@ -119,6 +126,7 @@ def _score_files(
     config: ScoreConfig,
     run: StageRun,
     work: Work,
+    log: WrittenLog,
 ) -> tuple[list[ScoredFile], Survey | None]:
     """Score what the ledger does not know yet; give what is kept of the cells too."""
     folder = make_folder(Path(config.output).absolute())
@@ -139,6 +147,8 @@ def _score_files(
             survey: Survey | None = None
             for one in batch.score(inputs):
                 tell(one)
+                if one.annotated:
+                    log.add(one.annotated)
                 if config.quarantine and one.is_bad:
                     move_aside(one, Path(config.quarantine))
                 if one.annotated and one.annotated.survey:
