@@ -2,7 +2,8 @@
 
 A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line's end gets an apostrophe before it, as
 OWASP advises (https://owasp.org/www-community/attacks/CSV_Injection); so does one that begins with
-apostrophes and then one of these, so that :func:`unguard` gives back exactly what was there. Numbers stay numbers.
+apostrophes and then one of these, so that :func:`unguard` gives back exactly what was there. Numbers stay
+numbers.
 """
 
 import csv
