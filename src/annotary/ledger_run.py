@@ -112,7 +112,7 @@ def find_run(model: ModelMemory, versions: Mapping[str, Mapping[str, str]]) -> R
         return _get_bound(model)
     if model.mark:
         return _find_by_mark(model)
-    for run in _search(model.name):
+    for run in filter(_is_active, _search(model.name)):
         made_for = run.data.tags.get(MODEL_TAG, "")
         if made_for == model.created and not _has_entries(run):
             return run
@@ -180,7 +180,7 @@ def take_name(run: Run, name: str) -> None:
 
 def list_planted(ledger: Ledger) -> list[str]:
     """List runs that claim to be the ledger of a registered model and are not."""
-    others = [run for run in _search(ledger.name) if _has_entries(run)]
+    others = [run for run in _search(ledger.name) if _has_entries(run) and _is_active(run)]
     mine = mlflow.MlflowClient().get_run(ledger.run_id).data.tags.get(MODEL_TAG, "") if ledger.run_id else ""
     return [
         run.info.run_id
@@ -280,10 +280,15 @@ def _has_entries(run: Run) -> bool:
     return any(key.isdigit() for key in run.data.params)
 
 
+def _is_active(run: Run) -> bool:
+    """Tell whether a run is not in the trash."""
+    return bool(run.info.lifecycle_stage == "active")
+
+
 def _find_other(model: ModelMemory, title: str) -> Run | None:
     """Find the run that another process made for the same registered model in an experiment."""
     bound = read_memory(model.name).run_id
-    for run in _search(model.name, title=title):
+    for run in filter(_is_active, _search(model.name, title=title)):
         same = run.data.tags.get(MODEL_TAG) == model.created
         if same and (run.info.run_id == bound or not _has_entries(run)):
             return run

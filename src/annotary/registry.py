@@ -322,7 +322,8 @@ def fetch_model(uri: str) -> Path:
             uri,
             expected="files in the artifact store",
             found=summarize(error),
-            remedy="Check that its artifact store can be reached.",
+            remedy="Check that its artifact store can be reached. If its files are gone for good, delete the "
+            "version in MLflow: the others go on without it.",
         ) from error
 
 
