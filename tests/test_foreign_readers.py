@@ -71,14 +71,16 @@ READERS = {
         "pyfunc_process",
         "quality.prepare",
         "scoring.ledger",
+        "scoring.output_rows",
         "scoring.tables",
+        "scoring.written",
         "stages.baselines",
         "stages.candidates",
         "stages.cleaning",
         "stages.dataset_record",
         "stages.model_cards",
         "stages.shadow",
-        "stages.verify",
+        "stages.written_log",
     },
 }
 """Modules that may call a reader; a name without a last part stands for all modules below."""

@@ -101,7 +101,7 @@ class Written:
                 replaced=tuple(map(str, told["replaced"])),
                 earlier=tuple(map(str, told["earlier"])),
             )
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             return None
 
     def to_json(self) -> str:
