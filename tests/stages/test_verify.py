@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import anndata
+import mlflow
 import numpy as np
 import pytest
+from models.bundles import make_provenance
 from registered import register_linear
 from simulate import simulate_cells, write_cells
 
@@ -19,6 +21,7 @@ from annotary.scoring.written import hash_record
 from annotary.stages import written_log
 from annotary.stages.score import score
 from annotary.stages.verify import UncheckedError, refuse_altered, verify
+from annotary.tracking import DATASET_HASH_TAG, SPLIT_HASH_TAG
 
 DOCS = Path(__file__).parents[2] / "docs" / "verification.md"
 MODEL = "annotator"
@@ -45,6 +48,10 @@ def annotate(source: Path, output: str, **options: object) -> Path:
 def scored(module_store) -> Scored:
     """A file that was annotated without a prefix, then with one."""
     version = register_linear(MODEL, seed=0)
+    provenance = make_provenance()
+    tags = {DATASET_HASH_TAG: provenance.dataset_hash, SPLIT_HASH_TAG: provenance.split_hash}
+    for name, value in tags.items():
+        mlflow.MlflowClient().set_model_version_tag(MODEL, version.number, name, value)
     set_alias(version, "champion")
     source = write_cells(module_store / "cells.h5ad", n_cells=N_CELLS, seed=1)
     data = anndata.read_h5ad(source)
@@ -278,6 +285,7 @@ def test_a_file_of_an_older_annotary_is_not_called_whole(scored, tmp_path):
 
 def test_hashes_are_sent_in_pieces(scored, monkeypatch, tmp_path):
     monkeypatch.setattr(written_log, "_MOST_WAITING", 1)
+    (tmp_path / "in").mkdir()
     for seed in (5, 6):
         write_cells(tmp_path / "in" / f"{seed}.h5ad", n_cells=10, seed=seed)
     config = ScoreConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out"), model_name=MODEL,
