@@ -297,5 +297,5 @@ def test_hashes_are_sent_in_pieces(scored, monkeypatch, tmp_path):
 def test_a_table_is_refused_with_the_remedy(tmp_path):
     table = tmp_path / "cells.annotated.csv"
     table.write_text("cell_id\n")
-    with pytest.raises(InputFileError, match="a table, which verify does not check.*--form both"):
+    with pytest.raises(InputFileError, match=r"a table, which verify does not check.*--form both"):
         ask(table)
