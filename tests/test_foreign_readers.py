@@ -70,7 +70,7 @@ READERS = {
         "models.transformer.pretrained",
         "pyfunc_process",
         "quality.prepare",
-        "scoring.ledger",
+        "scoring.ledger_rows",
         "scoring.output_rows",
         "scoring.tables",
         "scoring.written",
@@ -81,6 +81,8 @@ READERS = {
         "stages.model_cards",
         "stages.shadow",
         "stages.written_log",
+        "version_check",
+        "version_files",
     },
 }
 """Modules that may call a reader; a name without a last part stands for all modules below."""

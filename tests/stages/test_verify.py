@@ -223,13 +223,13 @@ def test_each_alteration_is_named(scored, tmp_path, name):
 def test_a_run_that_scored_nothing_is_not_believed(scored, tmp_path):
     other = register_linear("other", seed=3).run_id
     altered = alter(scored.target, partial(reseal, scoring_run_id=other), tmp_path / "altered.h5ad")
-    with pytest.raises(OutputError, match="a run of baselines .* no score run of models:/annotator/1"):
+    with pytest.raises(OutputError, match=r"a run of baselines .* no score run of models:/annotator/1"):
         refuse_altered(ask(altered), str(altered))
 
 
 def test_another_input_is_named(scored, tmp_path):
     other = write_cells(tmp_path / "other.h5ad", n_cells=N_CELLS, seed=2)
-    with pytest.raises(OutputError, match="annotated was .*input's X: was changed"):
+    with pytest.raises(OutputError, match=r"annotated was .*input's X: was changed"):
         refuse_altered(ask(scored.target, other), "file")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from annotary import keys
 from annotary.data.damage import UNREADABLE
 from annotary.data.hashing import hash_strings
-from annotary.data.hdf5 import read_element
+from annotary.data.hdf5 import open_hdf5, read_element
 from annotary.scoring.written import KEPT_SUFFIX, CellOrder, Written, is_sealed, read_record_of
 
 _INDEX, _ORDER = "_index", "column-order"
@@ -133,7 +133,7 @@ def choose_layout(path: Path) -> tuple[str, str] | None:
 
     More columns than an attribute of the oldest layout can name need that of HDF5 1.8 (2008).
     """
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         many = len(file["obs"].attrs.get(_ORDER, ())) > _MANY_COLUMNS if "obs" in file else False
     return ("v108", "latest") if many else None
 
