@@ -106,7 +106,7 @@ def test_the_gene_expression_of_a_mudata_file_is_read(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "found"), [(("rna", "gex"), "2 of them: gex, rna"), (("prot",), "with none: prot")]
+    ("names", "found"), [(("rna", "gex"), "2 of them: gex, rna"), (("prot",), "with none of them: prot")]
 )
 def test_a_mudata_file_without_one_gene_expression_says_what_to_do(names, found, tmp_path):
     path = write_mudata(tmp_path / "cells.h5mu", **{name: simulate_cells(20, 30) for name in names})

@@ -98,3 +98,10 @@ def test_an_encoding_that_nobody_knows_is_noted_and_not_read_again(lab, monkeypa
 def test_memory_that_is_short_is_not_the_file_s_fault():
     assert not issubclass(MemoryError, READERS_RAISE)
     assert not issubclass(KeyboardInterrupt, READERS_RAISE)
+
+
+def test_a_message_holds_only_what_a_file_can_hold():
+    error = SetupError("caf\udcff.h5ad: obs", expected="a", found="b \udcff", remedy="Do c.")
+    assert "\\udcff" in str(error)
+    for text in (str(error), error.place, error.found):
+        text.encode()

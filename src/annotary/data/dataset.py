@@ -15,14 +15,14 @@ from scipy.sparse import csr_matrix
 from annotary import keys
 from annotary.data.atomic import replacing
 from annotary.data.csr_writer import CsrWriter
-from annotary.data.damage import READERS_RAISE
+from annotary.data.damage import UNREADABLE
 from annotary.data.h5ad import open_counts
 from annotary.data.hashing import CellHasher, hash_strings
 from annotary.data.hdf5 import open_hdf5, read_anndata, read_element
 from annotary.data.scratch import CHUNK_SIZE, open_store
 from annotary.data.source import Cells
 from annotary.data.splits import hash_split
-from annotary.errors import InputFileError
+from annotary.errors import InputFileError, SetupError
 
 FILE_NAME = "dataset.h5ad"
 _FORMAT = 2
@@ -257,13 +257,14 @@ def _describing_damage(path: Path) -> Iterator[None]:
     """Say of a file that cannot be read that it is no dataset file."""
     try:
         yield
-    except READERS_RAISE as error:
+    except SetupError:
+        raise
+    except UNREADABLE as error:
+        what = error.found if isinstance(error, InputFileError) else type(error).__name__
         raise InputFileError(
             path,
             expected="to be a dataset file",
-            found="no such file"
-            if not path.exists()
-            else f"another or a damaged file ({type(error).__name__})",
+            found="no such file" if not path.exists() else f"another or a damaged file ({what})",
             remedy="Write it with annotary preprocess.",
         ) from error
 
