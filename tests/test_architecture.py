@@ -23,6 +23,11 @@ GROUND = {
     "log",
     "progress",
     "paths",
+    "streams",
+    "pulse",
+    "watch",
+    "bounded",
+    "bounded_process",
     "annotary",
 }
 ALLOWED = {

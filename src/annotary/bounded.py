@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from annotary.bounded_process import DONE
-from annotary.errors import AnnotaryError, ConfigError, CrashError, StalledError, UnforeseenError, describe_shortage
+from annotary.errors import (
+    AnnotaryError,
+    ConfigError,
+    CrashError,
+    StalledError,
+    UnforeseenError,
+    describe_shortage,
+)
 from annotary.pulse import READING, Board, make_board_file
 from annotary.watch import Patience, Watch
 

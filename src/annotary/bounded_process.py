@@ -1,6 +1,6 @@
 """The process that reads foreign files in another one's stead: it does what it is sent, one thing after another.
 
-    python -P -m annotary.bounded_process SOCKET BOARD PARENT IS_HEARD [MODULE ...]
+python -P -m annotary.bounded_process SOCKET BOARD PARENT IS_HEARD [MODULE ...]
 """
 
 import contextlib

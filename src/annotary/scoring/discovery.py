@@ -272,7 +272,11 @@ def _name(path: Path) -> str:
 
 def _to_file_name(name: str) -> str:
     """Make a name for outputs that every file system and database takes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\N{REPLACEMENT CHARACTER}", "_")
+    return (
+        name.encode("utf-8", "surrogateescape")
+        .decode("utf-8", "replace")
+        .replace("\N{REPLACEMENT CHARACTER}", "_")
+    )
 
 
 def _name_remote(address: str) -> str:

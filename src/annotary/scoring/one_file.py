@@ -134,7 +134,13 @@ def annotate_one(
             about = describe(cells, record)
             with computing():  # nothing of the input is read
                 write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
-    outputs = [path for path in (h5ad, table) if path]
+    return _collect(cells, record, [path for path in (h5ad, table) if path], moved, seconds=seconds)
+
+
+def _collect(
+    cells: AnnotatedCells, record: ScoreRecord, outputs: list[Path], moved: list[str], *, seconds: float
+) -> Annotated:
+    """Put together what became of a file; ``seconds`` are those of reading and predicting, without writing."""
     return Annotated(
         cells=cells,
         record=record,

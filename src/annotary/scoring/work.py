@@ -29,6 +29,7 @@ from annotary.scoring.drift import Reference
 from annotary.scoring.one_file import Annotated, Origin, annotate_one
 from annotary.scoring.retry import retry
 
+
 @dataclass(frozen=True)
 class ModelFacts:
     """What a run must know of its model.
@@ -123,10 +124,7 @@ class WorkHere:
 
     def annotate(self, origin: Origin, target: Path, *, owner: str) -> Annotated:
         """Annotate a file."""
-        return _annotate(
-            origin, target, self._get_model()[0], self._config, owner=owner, ahead=self._ahead
-        )
-
+        return _annotate(origin, target, self._get_model()[0], self._config, owner=owner, ahead=self._ahead)
 
     def _get_model(self) -> tuple[Bundle, ModelFacts]:
         """Open the model once."""

@@ -19,7 +19,7 @@ from annotary.registry import RegisteredVersion, fetch_bundle, load, resolve_ali
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.copying import BackgroundCopy, hashing_ahead
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
-from annotary.scoring.drift import Reference, measure_drift
+from annotary.scoring.drift import measure_drift
 from annotary.scoring.ledger import Ledger
 from annotary.scoring.ledger_file import open_database
 from annotary.scoring.outcome import BatchError, Outcome, make_key

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from annotary.bounded import BoundedProcess, open_bounded
+from annotary import bounded
+from annotary.bounded import BoundedProcess
 from annotary.config import ScoreConfig
 from annotary.scoring.copying import begin_hashing
 
@@ -17,7 +18,7 @@ def open_worker(config: ScoreConfig) -> Iterator[BoundedProcess | None]:
 
     It begins to hash the input, if that is a file.
     """
-    with open_bounded(seconds=config.read_timeout, modules=_MODULES) as process:
+    with bounded.open_bounded(seconds=config.read_timeout, modules=_MODULES) as process:
         if process:
             process.send(begin_hashing, Path(config.input))
         yield process
