@@ -18,8 +18,8 @@ class Patience:
     """How long a process may go without progress.
 
     A library that is caught in a damaged file computes for ever and reads nothing; one that waits for a slow
-    disk computes nothing. So two clocks run. Progress is a step that a thread reports: cells that were read or
-    annotated, rows that were converted.
+    disk computes nothing. So two clocks run. Progress is a step that a thread reports: cells that were read
+    or annotated, rows that were converted.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Patience:
 
     @classmethod
     def for_size(cls, n_bytes: int, *, seconds: float) -> "Patience":
-        """Give 4 s of processor time and 4 s more for each megabyte of a file, but not more than ``seconds``."""
+        """Give 4 s of processor time, and 4 s more for each megabyte; at most ``seconds``."""
         return cls(seconds, min(seconds, FIRST_CPU_S + CPU_S_PER_MB * max(n_bytes, 0) / _MB))
 
 
