@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from annotary.data.counts import find_non_count, round_values
+from annotary.data.damage import UNREADABLE
 from annotary.data.places import PlaceFigures, choose_most_complete, find_flaw, list_doubts
 from annotary.errors import CountsError, InputFileError
 
@@ -23,8 +24,8 @@ PROBE_CELLS = 64
 _N_BLOCKS = 4
 _N_STRETCHES = 16
 _STRETCH = 256
+_UNUSABLE: tuple[type[Exception], ...] = (*UNREADABLE, CountsError)
 _NAME_IT = "Name the raw-count layer with --counts-layer."
-_READERS_RAISE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _look_at_columns(place: Place) -> PlaceFigures | None:
         starts = np.linspace(0, max(len(data) - _STRETCH, 0), _N_STRETCHES).astype(int)
         values = np.concatenate([data[start : start + _STRETCH] for start in np.unique(starts)])
         n_genes = place.n_genes()
-    except (*_READERS_RAISE, InputFileError, CountsError):
+    except _UNUSABLE:
         return None
     values = round_values(values)
     if values.dtype.kind not in "buif" or find_non_count(values) is not None:

@@ -58,9 +58,7 @@ def round_values(values: np.ndarray) -> np.ndarray:
     return np.where(is_noise, nearest, values) if is_noise.any() else values
 
 
-def validate_counts(
-    counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_ids: pd.Index
-) -> csr_matrix:
+def validate_counts(counts: csr_matrix, *, place: str, cell_ids: pd.Index, gene_ids: pd.Index) -> csr_matrix:
     """Refuse a matrix that does not hold raw counts.
 
     Parameters
@@ -103,9 +101,7 @@ def validate_counts(
     )
 
 
-def locate(
-    matrix: csr_matrix, at: int, *, cell_ids: pd.Index, gene_ids: pd.Index
-) -> tuple[str, str]:
+def locate(matrix: csr_matrix, at: int, *, cell_ids: pd.Index, gene_ids: pd.Index) -> tuple[str, str]:
     """Name the cell and gene of a stored value."""
     row = int(np.searchsorted(matrix.indptr, at, side="right")) - 1
     return str(cell_ids[row]), str(gene_ids[int(matrix.indices[at])])

@@ -72,7 +72,9 @@ def _list_notes(names: pd.Series, is_gene: np.ndarray, is_missing: np.ndarray, p
     """Say which columns are left aside, and which are taken although nothing is said of them."""
     notes = []
     if is_missing.any() and not is_missing.all():
-        notes.append(f"{place}: {is_missing.sum():,} of {len(names):,} features have no type; taken as genes.")
+        notes.append(
+            f"{place}: {is_missing.sum():,} of {len(names):,} features have no type; taken as genes."
+        )
     left = names[~is_gene].value_counts()
     if len(left):
         told = ", ".join(f"{size:,} of the type {name!r}" for name, size in left.items())

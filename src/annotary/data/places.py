@@ -94,7 +94,9 @@ def _find_missing_cells(one: PlaceFigures, other: PlaceFigures) -> str:
     n_one, n_other = int(one.has_counts.sum()), int(other.has_counts.sum())
     if n_one >= MUCH_FEWER * n_other:
         return ""
-    return f"{n_one} of the {len(one.has_counts)} cells looked at have counts in it, {n_other} in {other.name}"
+    return (
+        f"{n_one} of the {len(one.has_counts)} cells looked at have counts in it, {n_other} in {other.name}"
+    )
 
 
 def _find_missing_genes(one: PlaceFigures, other: PlaceFigures) -> str:
@@ -170,7 +172,11 @@ def _describe_difference(taken: PlaceFigures, other: PlaceFigures) -> str:
     """Say how the counts of two places that both seem whole differ; empty where they do not."""
     if taken.rows is None or other.rows is None:
         return ""
-    sums = [np.asarray(one.rows.sum(axis=1, dtype=np.float64)).ravel() for one in (taken, other) if one.rows is not None]
+    sums = [
+        np.asarray(one.rows.sum(axis=1, dtype=np.float64)).ravel()
+        for one in (taken, other)
+        if one.rows is not None
+    ]
     is_other = sums[0] != sums[1]
     if taken.rows.shape == other.rows.shape:
         is_other = is_other | (np.diff((taken.rows != other.rows).tocsr().indptr) > 0)
