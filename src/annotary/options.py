@@ -182,6 +182,11 @@ class QualityOptions(StageConfig):
     labels: str = Field(
         "", description="csv or tsv table with barcodes and labels; empty takes the labels from obs."
     )
+    similar_labels: Literal["warn", "merge", "refuse"] = Field(
+        "warn",
+        description="What to do with labels that differ only by case, spaces, invisible characters or "
+        "Unicode's normal form; merge takes the most frequent spelling.",
+    )
     min_cells_per_label: int = Field(
         0,
         ge=0,

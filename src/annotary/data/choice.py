@@ -232,8 +232,8 @@ def _finish(
         flaw = find_flaw(figures, others)
         if flaw:
             notes.append(
-                f"counts are taken from {figures.name}: {flaw}, as log1p values that give counts back; to take "
-                f"those, pass --counts-layer {one.place.name}"
+                f"counts are taken from {figures.name}: {flaw}, as log1p values that give counts back; to "
+                f"take those, pass --counts-layer {one.place.name}"
             )
     if figures.is_surely_empty:
         raise CountsError(

@@ -39,8 +39,8 @@ def diagnose(values: csr_matrix) -> str:
         return _describe_negative(stored)
     if (stored == np.floor(stored)).all():
         return (
-            f"The largest of the values looked at is {stored.max():.6g}: no cell has so many molecules of one "
-            "gene, and float32 does not hold larger integers exactly; look for an id, an intensity or a sum "
+            f"The largest of the values looked at is {stored.max():.6g}: no cell has so many molecules of "
+            "one gene, and float32 does not hold larger integers exactly; look for an id, an intensity or a sum "
             "among the counts."
         )
     return _describe_fractions(values)
@@ -85,7 +85,8 @@ def _describe_fractions(values: csr_matrix) -> str:
     if stored.max() <= LARGEST_LOG:
         return (
             f"{measured}: they may be logarithms, but not log1p (base e, 2 or 10) of counts that were scaled "
-            "cell by cell; smoothing, batch correction, imputing and division by gene length cannot be undone."
+            "cell by cell; smoothing, batch correction, imputing and division by gene length cannot be "
+            "undone."
         )
     return (
         f"{measured}, and cells add up to different sums: corrected for ambient RNA (SoupX, CellBender), "

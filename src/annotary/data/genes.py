@@ -1,6 +1,8 @@
 """Gene ids: their type, their spelling, and bringing a matrix to a model's genes."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,8 +16,8 @@ SYMBOL = "symbol"
 MIN_SHARED = 0.1
 """Least share of the smaller file's genes that files which are joined have in common."""
 
-_MITO_PREFIX = "mt-"
-
+_MITO_SYMBOL = re.compile(r"mt[-._]", re.IGNORECASE)
+_ALTERED_SIGN = re.compile(r"[^\w.]")
 _ENSEMBL_GENE = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 
 
@@ -33,8 +35,82 @@ def clean_gene_ids(gene_ids: pd.Index) -> pd.Index:
 
 
 def find_mito_genes(gene_ids: pd.Index) -> np.ndarray:
-    """Find mitochondrial genes by their symbols (``MT-`` or ``mt-``): a mask ``(n_genes,)``."""
-    return gene_ids.str.lower().str.startswith(_MITO_PREFIX)
+    """Find mitochondrial genes by their symbols (``MT-`` or ``mt-``; ``MT.`` of R): a mask ``(n_genes,)``."""
+    return np.array([_MITO_SYMBOL.match(str(gene)) is not None for gene in gene_ids], dtype=bool)
+
+
+def find_mito_columns(var: pd.DataFrame, gene_ids: pd.Index) -> np.ndarray:
+    """Find a file's mitochondrial genes: by their ids, or else by the symbols in a column of ``var``.
+
+    Parameters
+    ----------
+    var
+        The file's gene table, ``(n_genes, any)``.
+    gene_ids
+        Ids of the same genes, ``(n_genes,)``.
+
+    Returns
+    -------
+    A mask ``(n_genes,)``; all False where nothing tells.
+    """
+    is_mito = find_mito_genes(gene_ids)
+    for _, column in _iter_texts(var):
+        if is_mito.any():
+            break
+        is_mito = find_mito_genes(column)
+    return is_mito
+
+
+def _iter_texts(var: pd.DataFrame) -> Iterator[tuple[str, pd.Index]]:
+    """Take the columns of a gene table that hold text, by position, as names may be repeated."""
+    for position, name in enumerate(var.columns):
+        column = var.iloc[:, position]
+        if isinstance(column.dtype, pd.CategoricalDtype) or column.dtype.kind in "OTU":
+            yield str(name), pd.Index(column.astype(str))
+
+
+def alter_name(gene: str) -> str:
+    """Alter a name as R's ``make.names`` does: ``HLA-A`` to ``HLA.A``, ``7SK`` to ``X7SK``."""
+    altered = _ALTERED_SIGN.sub(".", gene)
+    return f"X{altered}" if altered[:1].isdigit() or altered[:1] == "_" else altered
+
+
+def restore_names(gene_ids: pd.Index, panel: pd.Index) -> pd.Index:
+    """Give genes the panel's names where the two differ only by what R alters.
+
+    Parameters
+    ----------
+    gene_ids
+        Ids of a file's genes, ``(n_input_genes,)``.
+    panel
+        Unique panel ids, ``(n_panel,)``.
+
+    Returns
+    -------
+    Ids, ``(n_input_genes,)``: a gene that is not in the panel takes the name of the only panel gene that it
+    may be, if the file has no gene of this name and no other one that may be it.
+    """
+    absent = panel[~panel.isin(gene_ids)]
+    meant = _name_once([(alter_name(str(gene)), gene) for gene in absent])
+    if not meant:
+        return gene_ids
+    known = set(panel)
+    strangers = [(alter_name(str(gene)), gene) for gene in gene_ids.unique() if gene not in known]
+    found = {gene: meant[altered] for altered, gene in _name_once(strangers).items() if altered in meant}
+    return pd.Index([found.get(gene, gene) for gene in gene_ids]) if found else gene_ids
+
+
+def count_restored(var: pd.DataFrame, gene_ids: pd.Index) -> int:
+    """Count the genes whose index in ``var`` is an altered name of ``gene_ids``, ``(n_genes,)``."""
+    own = clean_gene_ids(var.index)
+    differs = np.flatnonzero(own != gene_ids)
+    return sum(alter_name(str(own[at])) == alter_name(str(gene_ids[at])) for at in differs)
+
+
+def _name_once(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Take the pairs whose first name occurs once."""
+    counts = Counter(altered for altered, _ in pairs)
+    return {altered: gene for altered, gene in pairs if counts[altered] == 1}
 
 
 def find_shared_genes(gene_ids: list[pd.Index], *, places: list[str]) -> pd.Index:
@@ -89,14 +165,11 @@ def choose_gene_column(var: pd.DataFrame, panel: pd.Index) -> pd.Index:
 
     Returns
     -------
-    Cleaned ids, ``(n_input_genes,)``; the index wins a tie.
+    Cleaned ids, ``(n_input_genes,)``, with the panel's names where R altered them; the index wins a tie.
     """
-    best = clean_gene_ids(var.index)
-    for position in range(var.shape[1]):  # by position: names may be repeated
-        column = var.iloc[:, position]
-        if not isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.kind not in "OTU":
-            continue
-        ids = clean_gene_ids(pd.Index(column.astype(str)))
+    best = restore_names(clean_gene_ids(var.index), panel)
+    for _, column in _iter_texts(var):
+        ids = restore_names(clean_gene_ids(column), panel)
         if count_shared(ids, panel) > count_shared(best, panel):
             best = ids
     return best

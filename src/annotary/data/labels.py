@@ -8,13 +8,14 @@ import pandas as pd
 
 from annotary.data.damage import READERS_RAISE
 from annotary.data.hashing import hash_file
+from annotary.data.missing import count_texts_for_missing, find_missing
 from annotary.data.packed import open_text, read_line
 from annotary.errors import LabelError, summarize
+from annotary.log import say, warn
 
 MIN_CELLS_PER_LABEL = 3
 """One cell for each side of a split."""
 
-_NOT_A_LABEL = ("", "nan")  # "nan" is what pandas makes of a missing value that is turned into text
 _MOST_NAMED = 3
 _NUL = "\x00"
 
@@ -36,7 +37,7 @@ class Labels:
 
 
 def read_labels(obs: pd.DataFrame, label_key: str, *, place: str) -> pd.Series:
-    """Take the label column, with missing labels as NaN.
+    """Take the label column; None where a cell has no label, or a text that some tool writes for none.
 
     Raises
     ------
@@ -51,7 +52,15 @@ def read_labels(obs: pd.DataFrame, label_key: str, *, place: str) -> pd.Series:
             found=f"the columns {columns}",
             remedy="Name the column with --label-key.",
         )
-    labels = _clean_labels(obs[label_key])
+    column = obs[label_key]
+    if isinstance(column, pd.DataFrame):
+        raise LabelError(
+            f"{place}: obs",
+            expected=f"one column {label_key!r} with the labels",
+            found=f"{column.shape[1]} of this name",
+            remedy="Rename the others.",
+        )
+    labels = _clean_labels(column, place=f"{place}: obs[{label_key!r}]")
     if labels.isna().all():
         raise LabelError(
             f"{place}: obs[{label_key!r}]",
@@ -95,7 +104,9 @@ def read_label_table(path: Path, cell_ids: pd.Index, label_key: str) -> pd.Serie
             else "none below its header",
             remedy="Write barcodes in both the same way (check suffixes such as -1).",
         )
-    labels = _clean_labels(table[column]).reindex(cell_ids.astype(str))
+    named = table.loc[table.index.isin(cell_ids.astype(str)), column]
+    labels = _clean_labels(named, place=f"{path}: column {str(column)!r}").reindex(cell_ids.astype(str))
+    labels = labels.where(labels.notna(), None)
     if labels.isna().all():
         raise LabelError(
             path,
@@ -126,7 +137,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         with open_text(path) as file:
             separator = "\t" if "\t" in read_line(file) else ","
         with open_text(path) as file:
-            table = pd.read_csv(file, sep=separator, dtype=str, index_col=0)
+            table = pd.read_csv(file, sep=separator, dtype=str, index_col=0, keep_default_na=False)
     except READERS_RAISE as error:
         raise _describe_table(path, summarize(error)) from error
     if not table.shape[1]:
@@ -153,11 +164,22 @@ def _describe_table(path: Path, found: str) -> LabelError:
     )
 
 
-def _clean_labels(values: pd.Series) -> pd.Series:
-    """Make labels text without blanks around it, None where there is no label."""
-    labels = values.astype(object).where(values.notna(), None)
-    labels = labels.map(lambda value: str(value).strip() if value is not None else None)
-    return labels.where(~labels.isin(_NOT_A_LABEL), None)
+def _clean_labels(values: pd.Series, *, place: str) -> pd.Series:
+    """Make labels text without blanks around it, None where there is no label; say what was changed."""
+    missing = count_texts_for_missing(values)
+    if missing:
+        told = ", ".join(f"{size:,} {text!r}" for text, size in missing.items())
+        say(f"{place}: texts for a missing value count as no label: {told}")
+    labels = values.astype(object).where(~find_missing(values), None)
+    texts = labels.map(str, na_action="ignore")
+    labels = texts.map(str.strip, na_action="ignore")
+    has_blanks = labels.notna() & (labels != texts)
+    if has_blanks.any():
+        warn(
+            f"{place}: {has_blanks.sum():,} labels have blanks around them, such as "
+            f"{texts[has_blanks].iloc[0]!a}; labels that differ only by these are one"
+        )
+    return labels.where(labels.notna(), None)
 
 
 def count_rare_labels(labels: pd.Series, *, min_cells: int) -> dict[str, int]:

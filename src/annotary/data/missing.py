@@ -5,10 +5,12 @@ import unicodedata
 import pandas as pd
 
 _TEXTS = frozenset(
-    ["", "na", "n/a", "#n/a", "#n/a n/a", "#na", "n.a.", "none", "null", "<na>", "nat", "nan", "-nan"]
-    + ["1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "-", "--"]
-)
-"""What pandas, R, spreadsheets and databases write, in lower case; "unknown" is a person's word, not one of these."""
+    [
+        "", "na", "n/a", "#n/a", "#n/a n/a", "#na", "n.a.", "none", "null", "<na>", "nat", "nan", "-nan",
+        "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "-", "--",
+    ]
+)  # fmt: skip
+"""What pandas, R, spreadsheets and databases write, in lower case; "unknown" is a person's word."""
 
 
 def is_text_for_missing(text: str) -> bool:

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from annotary.data.diagnosis import find_common_sum
 
 MUCH_FEWER = 0.9
-"""A matrix with less than this share of what another one holds (cells with counts, values) lacks something."""
+"""A matrix with less than this share of what another one holds (cells with counts, values) lacks some."""
 
 _LEAST_VALUES = 20
 """Values that must all be 1 before a matrix is said to tell only whether a gene is expressed."""
@@ -183,8 +183,8 @@ def _describe_difference(taken: PlaceFigures, other: PlaceFigures) -> str:
     if not is_other.any():
         return ""
     return (
-        f"{taken.name} and {other.name} hold different counts in {is_other.sum()} of the {len(is_other)} cells "
-        f"looked at ({sums[0].sum():,.0f} and {sums[1].sum():,.0f} in all): those of {taken.name} are taken"
+        f"{taken.name} and {other.name} hold different counts in {is_other.sum()} of the {len(is_other)} "
+        f"cells looked at ({sums[0].sum():,.0f} and {sums[1].sum():,.0f} in all): those of {taken.name} are taken"
     )
 
 
@@ -195,12 +195,12 @@ def list_doubts(taken: PlaceFigures) -> list[str]:
         doubts.append("holds no count in the cells looked at")
     if taken.is_binary:
         doubts.append(
-            "holds only 0 and 1 in the cells looked at: whether a gene is expressed (or a peak open), not how "
-            "strongly; labels by a model of counts are not to be relied on"
+            "holds only 0 and 1 in the cells looked at: whether a gene is expressed (or a peak open), not "
+            "how strongly; labels by a model of counts are not to be relied on"
         )
     if taken.common_sum is not None and not taken.is_binary:
         doubts.append(
-            f"has cells that all add up to {taken.common_sum:,.0f}: normalised and rounded, it seems, or thinned "
-            "to one depth, and not the raw counts"
+            f"has cells that all add up to {taken.common_sum:,.0f}: normalised and rounded, it seems, or "
+            "thinned to one depth, and not the raw counts"
         )
     return doubts

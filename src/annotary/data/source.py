@@ -13,7 +13,13 @@ from annotary import keys
 from annotary.data import embedded
 from annotary.data.counts import count_genes_per_cell, move_columns, sum_depth
 from annotary.data.discovery import Source
-from annotary.data.genes import choose_gene_column, clean_gene_ids, find_mito_genes, find_shared_genes
+from annotary.data.genes import (
+    choose_gene_column,
+    clean_gene_ids,
+    count_restored,
+    find_mito_columns,
+    find_shared_genes,
+)
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.hashing import hash_rows
 from annotary.data.labels import read_label_table, read_labels
@@ -69,6 +75,8 @@ class Cells:
         File and element of the counts, with its size, of each input; for people.
     n_genes_read
         Genes of the input that has most.
+    notes
+        What a person should know of the inputs.
     """
 
     counts: StoredCounts
@@ -77,6 +85,7 @@ class Cells:
     place: str
     inputs: tuple[str, ...] = ()
     n_genes_read: int = 0
+    notes: tuple[str, ...] = ()
 
     def take(self, kept: np.ndarray) -> "Cells":
         """Keep some cells, by a mask ``(n_cells,)`` or ascending positions."""
@@ -188,6 +197,9 @@ def _read_all(
             place=place,
             inputs=tuple(_describe(file, source) for file, source in zip(files, sources, strict=True)),
             n_genes_read=max(ids.nunique() for ids in gene_ids),
+            notes=tuple(
+                note for file, ids in zip(files, gene_ids, strict=True) for note in _list_notes(file, ids)
+            ),
         )
 
 
@@ -195,6 +207,23 @@ def _describe(file: CountsFile, source: Source) -> str:
     """Say where the counts of a source were found, and how many."""
     place = file.place.removeprefix(f"{source.path.parent}/")
     return f"{place}, {file.n_cells:,} cells x {len(file.var):,} genes"
+
+
+def _list_notes(file: CountsFile, gene_ids: pd.Index) -> list[str]:
+    """List what a person should know of a file that was read."""
+    notes = file.list_notes()
+    n_restored = count_restored(file.var, gene_ids)
+    if n_restored:
+        notes.append(
+            f"{file.place}: {n_restored:,} genes have names as R or another tool altered them, such as HLA.A "
+            "for HLA-A; they are taken as the first file's."
+        )
+    if not find_mito_columns(file.var, gene_ids).any():
+        notes.append(
+            f"{file.place}: none of its {len(gene_ids):,} genes has the name of a mitochondrial one (MT-CO1, "
+            "mt-Co1, MT.CO1): the mitochondrial share of its cells is taken as 0."
+        )
+    return notes
 
 
 def find_repeated_cells(cells: Cells) -> np.ndarray:
@@ -303,7 +332,7 @@ def _append(
 ) -> None:
     """Append a file's counts to the store, and measure its cells over all of its genes."""
     target = shared.get_indexer(gene_ids).astype(np.int32)
-    is_mito = find_mito_genes(gene_ids).astype(np.float64)
+    is_mito = find_mito_columns(file.var, gene_ids).astype(np.float64)
     with track(None, f"reading {file.path.name}", total=file.n_cells, unit="cell") as bar:
         for start, chunk in file.iter_chunks(CHUNK_SIZE):
             aligned = move_columns(chunk, target, n_columns=len(shared))

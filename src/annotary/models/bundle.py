@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from annotary.data.counts import count_genes_per_cell, validate_counts
-from annotary.data.genes import check_overlap, clean_gene_ids
+from annotary.data.genes import check_overlap, clean_gene_ids, restore_names
 from annotary.errors import CountsError
 from annotary.models.base import Annotator
 from annotary.models.confidence.confidence import Confidence
@@ -159,7 +159,8 @@ class Bundle:
         GeneOverlapError
             If too few of the model's genes are there.
         """
-        counts, gene_ids = csr_matrix(counts), clean_gene_ids(pd.Index(gene_ids))
+        counts = csr_matrix(counts)
+        gene_ids = restore_names(clean_gene_ids(pd.Index(gene_ids)), self.spec.panel)
         if counts.shape[1] != len(gene_ids) or (depth is not None and len(depth) != counts.shape[0]):
             raise CountsError(
                 "counts",

@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from annotary import keys
+from annotary.data.genes import count_restored, find_mito_columns
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.obs import read_depth
 from annotary.models.bundle import Annotation, Bundle
@@ -120,21 +121,29 @@ def annotate_file(
     with open_counts(
         path, counts_layer=counts_layer, depth_key=depth_key, shown_as=shown_as, scratch=scratch
     ) as counts_file:
+        gene_ids = bundle.spec.match_genes(counts_file.var, place=counts_file.place)
         chunks = FileChunks(
             bundle,
-            bundle.spec.match_genes(counts_file.var, place=counts_file.place),
+            gene_ids,
+            is_mito=find_mito_columns(counts_file.var, gene_ids),
             depth=read_depth(counts_file, depth_key),
             device=device,
             source=str(shown_as or path) if is_sampled else "",
         )
         chunks.annotate_all(counts_file, chunk_size)
-        return _collect(chunks, counts_file, bundle)
+        return _collect(chunks, counts_file, bundle, gene_ids)
 
 
-def _collect(chunks: FileChunks, counts_file: CountsFile, bundle: Bundle) -> AnnotatedCells:
+def _collect(
+    chunks: FileChunks, counts_file: CountsFile, bundle: Bundle, gene_ids: pd.Index
+) -> AnnotatedCells:
     """Put a file's chunks together."""
     n_found = int(chunks.has_gene.sum())
-    warnings = _list_warnings(counts_file, bundle, n_found=n_found, has_depth=chunks.depth is not None)
+    warnings = [
+        *counts_file.list_notes(),
+        *_list_renamed(counts_file, gene_ids),
+        *_list_warnings(counts_file, bundle, n_found=n_found, has_depth=chunks.depth is not None),
+    ]
     return AnnotatedCells(
         cell_ids=counts_file.obs.index,
         label_names=bundle.label_names,
@@ -145,6 +154,16 @@ def _collect(chunks: FileChunks, counts_file: CountsFile, bundle: Bundle) -> Ann
         more_columns={keys.QUALITY: union_categoricals(chunks.flags)} if chunks.flags else {},
         survey=chunks.survey,
     )
+
+
+def _list_renamed(counts_file: CountsFile, gene_ids: pd.Index) -> Iterator[str]:
+    """Tell of genes that have the model's names but for what R alters."""
+    n_restored = count_restored(counts_file.var, gene_ids)
+    if n_restored:
+        yield (
+            f"{counts_file.place}: {n_restored:,} genes have names as R or another tool altered them, such "
+            "as HLA.A for HLA-A; they are taken as the model's."
+        )
 
 
 def _list_warnings(

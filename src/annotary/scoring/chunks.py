@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from annotary.data.genes import find_mito_genes
 from annotary.data.h5ad import CountsFile
 from annotary.models.bundle import Annotation, Bundle
 from annotary.progress import track
@@ -26,6 +25,8 @@ class FileChunks:
         The model.
     gene_ids
         Ids of the file's genes, ``(n_input_genes,)``.
+    is_mito
+        Which of them are mitochondrial, ``(n_input_genes,)``, bool.
     depth
         Counts of each cell over all its genes, ``(n_cells,)``; None where the file has all of them.
     device
@@ -44,7 +45,14 @@ class FileChunks:
     """
 
     def __init__(
-        self, bundle: Bundle, gene_ids: pd.Index, *, depth: np.ndarray | None, device: str, source: str
+        self,
+        bundle: Bundle,
+        gene_ids: pd.Index,
+        *,
+        is_mito: np.ndarray,
+        depth: np.ndarray | None,
+        device: str,
+        source: str,
     ) -> None:
         self.depth = depth
         self.has_gene: np.ndarray = bundle.spec.panel.isin(gene_ids)
@@ -53,7 +61,7 @@ class FileChunks:
         self.survey: Survey | None = None
         self._bundle = bundle
         self._positions = bundle.spec.find_genes(gene_ids)
-        self._is_mito = find_mito_genes(gene_ids).astype(np.float64)
+        self._is_mito = is_mito.astype(np.float64)
         self._device = device
         self._source = source
         self._rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from annotary.data.damage import READERS_RAISE
 from annotary.data.discovery import Source
 from annotary.data.hashing import hash_strings
 from annotary.data.labels import count_rare_labels, hash_label_table
+from annotary.data.similar_labels import settle_spellings
 from annotary.data.source import ROW_HASH, Cells, Columns, find_repeated_cells, read_cells
 from annotary.errors import InputFileError, summarize
 from annotary.evaluation.doublet_figures import draw_doublet_training
@@ -50,6 +51,7 @@ _SETTINGS = (
     "doublets",
     "doublet_epochs",
     "counts_layer",
+    "similar_labels",
     "seed",
 )
 """Parameters that decide which cells are kept."""
@@ -112,7 +114,13 @@ def clean_cells(
         steps = {"cells_read": len(cells.obs), "genes_read": cells.n_genes_read}
         if len(sources) > 1:
             steps["genes_shared"] = len(cells.gene_ids)
-        draft = Cleaning(cells=cells, steps=steps, removed=pd.DataFrame(), inputs=list(cells.inputs))
+        draft = Cleaning(
+            cells=cells,
+            steps=steps,
+            removed=pd.DataFrame(),
+            inputs=list(cells.inputs),
+            notes=_settle_labels(cells, config),
+        )
         labels = cells.obs[keys.LABEL]
         draft = _leave_out(draft, np.where(labels.isna(), "no label", ""), "cells_labelled")
         draft = _leave_out_repeated(draft)
@@ -127,6 +135,17 @@ def clean_cells(
         rare = _find_rare(draft.cells.obs[keys.LABEL], config.min_cells_per_label)
         draft = _leave_out(draft, rare, "cells_kept")
         yield draft
+
+
+def _settle_labels(cells: Cells, config: PreprocessConfig) -> list[str]:
+    """Settle labels that are spelt in several ways, and list what there is to know of the inputs."""
+    cells.obs[keys.LABEL], notes = settle_spellings(
+        cells.obs[keys.LABEL], choice=config.similar_labels, place=config.labels or cells.place
+    )
+    notes = [*cells.notes, *notes]
+    for note in notes:
+        warn(note)
+    return notes
 
 
 def write_cleaning(cleaning: Cleaning, folder: Path) -> Path:
