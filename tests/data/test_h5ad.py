@@ -143,8 +143,8 @@ def test_bad_value_after_the_first_cells_is_found_with_its_cell(path):
     dense[140, 5] = 0.25
     write(path, csr_matrix(dense))
     with (
-        open_counts(path) as counts,
         pytest.raises(CountsError, match=r"X needs .* found 0\.25 at cell 'cell140', gene 'gene5'"),
+        open_counts(path) as counts,
     ):
         list(counts.iter_chunks(32))
 

@@ -93,8 +93,10 @@ def test_voted_columns_are_in_the_file_under_the_prefix(tmp_path):
     assert after.obs[f"ann_{keys.OVER_CLUSTERING}"].dtype == "category"
     assert f"ann_{keys.PROBABILITIES}" in after.obsm
     assert keys.PREDICTED_LABELS not in after.obs
-    assert set(lab.score(majority_voting=True).values()) == {"annotated"}
-    again = anndata.read_h5ad(lab.output / "a.annotated.h5ad")
+    [scored] = lab.iter_scored(majority_voting=True)
+    assert scored.status == "annotated"
+    again = anndata.read_h5ad(scored.outputs[0])
+    assert scored.outputs[0] != lab.output / "a.annotated.h5ad", "what has another prefix is not replaced"
     assert len(set(again.obs[keys.OVER_CLUSTERING])) > 1
     assert lab.score(cluster_key="none", majority_voting=True) == {"a.h5ad": "failed"}
 

@@ -9,6 +9,7 @@ SAME_SUM = 1e-3
 """Cells whose sums differ by less than this share of them were scaled to one sum."""
 
 _FEWEST_CELLS = 8
+_FEW = 0.05
 _CPM = 1e6
 _PER_TEN_THOUSAND = 1e4
 
@@ -40,8 +41,8 @@ def diagnose(values: csr_matrix) -> str:
     if (stored == np.floor(stored)).all():
         return (
             f"The largest of the values looked at is {stored.max():.6g}: no cell has so many molecules of "
-            "one gene, and float32 does not hold larger integers exactly; look for an id, an intensity or a sum "
-            "among the counts."
+            "one gene, and float32 does not hold larger integers exactly; look for an id, an intensity or "
+            "a sum among the counts."
         )
     return _describe_fractions(values)
 
@@ -72,10 +73,13 @@ def _describe_negative(stored: np.ndarray) -> str:
 def _describe_fractions(values: csr_matrix) -> str:
     """Tell what non-negative values with fractions are, by their sums and their size."""
     stored = values.data
-    measured = (
-        f"{(stored != np.floor(stored)).mean():.0%} of the values looked at are no integers, up to "
-        f"{stored.max():.6g}"
-    )
+    is_fraction = stored != np.floor(stored)
+    if is_fraction.mean() < _FEW:
+        return (
+            f"{is_fraction.sum():,} of the {len(stored):,} values looked at are no integers, the others are: "
+            "counts in which some were replaced; look at the step that wrote those."
+        )
+    measured = f"{is_fraction.mean():.0%} of the values looked at are no integers, up to {stored.max():.6g}"
     total = find_common_sum(values)
     if total is not None:
         return (

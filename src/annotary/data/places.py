@@ -85,7 +85,8 @@ def _find_detection(one: PlaceFigures, other: PlaceFigures) -> str:
 def _find_scaling(one: PlaceFigures, other: PlaceFigures) -> str:
     if one.common_sum is None or other.rows is None or other.common_sum is not None:
         return ""
-    return f"its cells all add up to {one.common_sum:,.0f}, as normalised values do, those of {other.name} do not"
+    total = f"{one.common_sum:,.0f}"
+    return f"its cells all add up to {total}, as normalised values do, those of {other.name} do not"
 
 
 def _find_missing_cells(one: PlaceFigures, other: PlaceFigures) -> str:
@@ -184,7 +185,8 @@ def _describe_difference(taken: PlaceFigures, other: PlaceFigures) -> str:
         return ""
     return (
         f"{taken.name} and {other.name} hold different counts in {is_other.sum()} of the {len(is_other)} "
-        f"cells looked at ({sums[0].sum():,.0f} and {sums[1].sum():,.0f} in all): those of {taken.name} are taken"
+        f"cells looked at ({sums[0].sum():,.0f} and {sums[1].sum():,.0f} in all): those of {taken.name} "
+        "are taken"
     )
 
 
