@@ -200,7 +200,7 @@ class TestScoring:
         config = ScoreConfig(input=str(champion / "cells.h5ad"), output=str(champion / "scored"))
         for path in champion.glob("artifacts/**/bundle/weights/weights.safetensors"):
             path.write_bytes(path.read_bytes()[:-1] + b"x")
-        with pytest.raises(BundleError, match="altered, gone or added: .*weights.safetensors"):
+        with pytest.raises(BundleError, match=r"altered, gone or added: .*weights.safetensors"):
             score(config)
         assert not list((champion / "scored").glob("*.h5ad"))
 

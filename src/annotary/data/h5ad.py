@@ -1,9 +1,9 @@
 """Raw counts of an h5ad file, read in row chunks."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import h5py
@@ -279,33 +279,51 @@ def _list_places(file: h5py.File, counts_layer: str) -> list[tuple[str, str, str
 def _make_places(
     file: h5py.File, path: Path, places: list[tuple[str, str, str]], scratch: Path | None
 ) -> list[Place]:
-    """Make places that are opened when they are looked at."""
+    """Make places that are opened when they are looked at; each table is read once."""
+
+    @cache
+    def read(name: str) -> pd.DataFrame:
+        return read_table(file, name, path=path)
+
     return [
         Place(
             name=name,
             element=file[address],
-            n_genes=partial(_count_genes, file, path, var_address),
+            n_genes=partial(_count_genes, read, path, var_address),
             open=partial(
-                _read_place, file, path, name=name, address=address, var_address=var_address, scratch=scratch
+                _read_place,
+                file,
+                path,
+                read,
+                name=name,
+                address=address,
+                var_address=var_address,
+                scratch=scratch,
             ),
         )
         for name, address, var_address in places
     ]
 
 
-def _count_genes(file: h5py.File, path: Path, var_address: str) -> int:
+def _count_genes(read: Callable[[str], pd.DataFrame], path: Path, var_address: str) -> int:
     """Count the genes of a gene table."""
-    return int(find_features(read_table(file, var_address, path=path), path).is_gene.sum())
+    return int(find_features(read(var_address), path).is_gene.sum())
 
 
 def _read_place(
-    file: h5py.File, path: Path, *, name: str, address: str, var_address: str, scratch: Path | None
+    file: h5py.File,
+    path: Path,
+    read: Callable[[str], pd.DataFrame],
+    *,
+    name: str,
+    address: str,
+    var_address: str,
+    scratch: Path | None,
 ) -> CountsFile:
     """Open one matrix of the file with its tables, checking that their shapes agree."""
     place = f"{path}: {name}"
     refuse_sizes(file, address, var_address, place=place)
-    obs = read_table(file, "obs", path=path)
-    var = read_table(file, var_address, path=path)
+    obs, var = read("obs"), read(var_address)
     matrix = open_matrix(file, address, (len(obs), len(var)), place=place, path=path, scratch=scratch)
     features = find_features(var, path)
     return CountsFile(
