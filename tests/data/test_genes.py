@@ -12,10 +12,13 @@ from annotary.data.genes import (
     check_overlap,
     choose_gene_column,
     clean_gene_ids,
+    count_restored,
     count_shared,
     detect_id_type,
+    find_mito_columns,
     find_mito_genes,
     find_shared_genes,
+    restore_names,
 )
 from annotary.errors import GeneOverlapError
 
@@ -144,3 +147,49 @@ def test_repeated_ids_count_once():
 def test_overlap_of_no_genes_is_refused():
     with pytest.raises(GeneOverlapError, match="found no genes"):
         check_overlap(pd.Index([]), PANEL, min_overlap=0.5, place="in.h5ad")
+
+
+def test_mitochondrial_genes_are_found_by_r_s_names_and_by_the_symbols_beside_ids():
+    assert list(find_mito_genes(pd.Index(["MT.CO1", "mt-Nd1", "MT-ND2", "MTOR", "MT1X"]))) == [
+        True, True, True, False, False,
+    ]  # fmt: skip
+    var = pd.DataFrame({"gene_name": ["A", "MT-CO1", "B"]}, index=ENSEMBL_IDS)
+    assert list(find_mito_columns(var, var.index)) == [False, True, False]
+    assert not find_mito_columns(var[[]], var.index).any()
+
+
+@pytest.mark.parametrize(
+    ("gene", "altered"),
+    [
+        ("HLA-A", "HLA.A"),
+        ("MT-CO1", "MT.CO1"),
+        ("7SK", "X7SK"),
+        ("NKX2-1", "NKX2.1"),
+        ("TRBV7-2*01", "TRBV7.2.01"),
+    ],
+)
+def test_names_that_r_altered_are_those_of_the_panel_and_the_other_way_round(gene, altered):
+    assert list(restore_names(pd.Index([altered, "CD3E"]), pd.Index([gene, "CD3E"]))) == [gene, "CD3E"]
+    assert list(restore_names(pd.Index([gene, "CD3E"]), pd.Index([altered, "CD3E"]))) == [altered, "CD3E"]
+    var = pd.DataFrame(index=[altered, "CD3E"])
+    found = choose_gene_column(var, pd.Index([gene, "CD3E"]))
+    assert list(found) == [gene, "CD3E"]
+    assert count_restored(var, found) == 1
+
+
+def test_a_name_that_may_be_two_genes_stays_as_it_is():
+    panel = pd.Index(["A-1", "A_1", "B-1"])
+    assert list(restore_names(pd.Index(["A.1"]), pd.Index(["A-1", "A/1"]))) == ["A.1"]
+    assert list(restore_names(pd.Index(["B.1", "B/1"]), panel)) == ["B.1", "B/1"]
+    assert list(restore_names(pd.Index(["B-1", "B.1"]), panel)) == ["B-1", "B.1"]
+
+
+@given(
+    st.lists(st.text(alphabet="AB1.-_/", min_size=1, max_size=4), unique=True, max_size=12),
+    st.integers(0, 12),
+)
+def test_restored_names_never_meet(names, n_panel):
+    panel, gene_ids = pd.Index(names[:n_panel], dtype=object), pd.Index(names[n_panel // 2 :], dtype=object)
+    restored = restore_names(gene_ids, panel)
+    assert restored.is_unique
+    assert set(gene_ids[gene_ids.isin(panel)]) <= set(restored)

@@ -123,15 +123,17 @@ def refuse_worse_place(named: CountsFile, name: str, others: list[Place]) -> Non
     if not (figures.is_empty or figures.is_binary or is_sparse):
         return
     candidates, _ = _look_at_all(others)
-    for other in candidates:
-        flaw = find_flaw(figures, other.figures, is_serious=True)
-        if flaw:
-            raise CountsError(
-                named.place,
-                expected="raw counts, as --counts-layer says",
-                found=f"none that can be relied on: {flaw}",
-                remedy=f"Name {other.place.name} with --counts-layer, or leave the option out.",
-            )
+    if not candidates:
+        return
+    best, _ = choose_most_complete([one.figures for one in candidates])
+    flaw = find_flaw(figures, candidates[best].figures, is_serious=True)
+    if flaw:
+        raise CountsError(
+            named.place,
+            expected="raw counts, as --counts-layer says",
+            found=f"none that can be relied on: {flaw}",
+            remedy=f"Name {candidates[best].place.name} with --counts-layer, or leave the option out.",
+        )
 
 
 def _look_at_all(places: list[Place]) -> tuple[list[_Candidate], list[_Refused]]:

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import pandas as pd
@@ -141,12 +142,12 @@ def _reduce(label: str) -> str:
 
 
 def _name_difference(group: tuple[Spelling, ...]) -> str:
-    """Name what spellings differ by: each step that makes some of them the same."""
-    seen = {one.label for one in group}
-    causes = []
-    for name, step in _STEPS.items():
-        reduced = {step(label) for label in seen}
-        if len(reduced) < len(seen):
-            causes.append(name)
-        seen = reduced
-    return " and ".join(causes) or "how they are written"
+    """Name what spellings differ by: the fewest steps that make all of them the same."""
+    for n_steps in range(1, len(_STEPS) + 1):
+        for names in combinations(_STEPS, n_steps):
+            seen = {one.label for one in group}
+            for name in names:
+                seen = {_STEPS[name](label) for label in seen}
+            if len(seen) == 1:
+                return " and ".join(names)
+    return "how they are written"

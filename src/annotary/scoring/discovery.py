@@ -92,9 +92,17 @@ class ScoreInput:
             raise InputFileError(
                 self.address,
                 expected="to be a file that can be read",
-                found=(getattr(error, "strerror", None) or str(error)).lower(),
+                found=(getattr(error, "strerror", None) or str(error)).lower() + _name_link(self.path),
                 remedy="Check the path; relative paths start from the folder of the call.",
             ) from error
+
+
+def _name_link(path: Path) -> str:
+    """Say where a link leads; empty for what is none."""
+    try:
+        return f", which a link to {printable(os.readlink(path))!r} leads to"
+    except (OSError, ValueError):
+        return ""
 
 
 @dataclass
