@@ -85,5 +85,5 @@ def test_blanks_around_labels_are_cut_and_said(caplog):
 
 def test_a_label_column_that_is_there_twice_is_refused():
     obs = pd.DataFrame([["B", "T"]], columns=["cell_type", "cell_type"])
-    with pytest.raises(LabelError, match="one column 'cell_type'.*found 2 of this name"):
+    with pytest.raises(LabelError, match=r"one column 'cell_type'.*found 2 of this name"):
         read_labels(obs, "cell_type", place="in.h5ad")
