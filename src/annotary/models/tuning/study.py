@@ -16,6 +16,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.models.baselines import Params
+from annotary.models.tuning.lost_trials import LostTrials, sign
 from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
 from annotary.models.tuning.sampler import NumberedSampler
 from annotary.paths import hide_password
@@ -185,6 +186,7 @@ def work_on(
     n_trials: int,
     timeout: float = 0,
     on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
+    heartbeat: Heartbeat = DEFAULT_HEARTBEAT,
 ) -> None:
     """Do trials of a study until it has ``n_trials``, whichever processes did them.
 
@@ -203,10 +205,14 @@ def work_on(
         A study without a complete trial gets one all the same.
     on_trial
         Called as each trial of this process ends.
+    heartbeat
+        How the death of a process is noticed that left no sign.
     """
     started = time.monotonic()
+    lost = LostTrials(study, grace_s=heartbeat.grace_s, queue_again=_queue_lost)
 
     def run(trial: optuna.Trial) -> float:
+        sign(trial)
         if _count(study, before=trial.number) >= n_trials:
             trial.set_user_attr(SURPLUS, True)
             raise _SurplusTrialError
@@ -219,7 +225,7 @@ def work_on(
 
     with _quiet():
         while True:
-            optuna.storages.fail_stale_trials(study)
+            lost.fail()
             late = bool(timeout) and time.monotonic() - started >= timeout
             has_best = bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
             if late and has_best:
