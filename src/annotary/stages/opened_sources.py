@@ -5,6 +5,7 @@ from pathlib import Path
 
 from annotary import keys
 from annotary.data.discovery import Source
+from annotary.data.special_files import refuse_special_files
 from annotary.data.walk import TABLES
 from annotary.first_look import open_first_look
 
@@ -38,6 +39,7 @@ def open_sources(
     opened = []
     with open_first_look(read_timeout) as first:
         for source in sources:
+            refuse_special_files(source.path)
             h5ad = first.convert(source.path, folder, name=source.name, allow_pickle=allow_pickle)
             if h5ad == source.path:
                 first.look(h5ad, places=places)

@@ -10,6 +10,7 @@ from annotary.data.damage import UNREADABLE
 from annotary.data.h5ad_elements import read_table
 from annotary.data.hashing import hash_source
 from annotary.data.hdf5 import open_hdf5, read_element
+from annotary.data.special_files import refuse_special_files
 from annotary.errors import AnnotaryError, InputFileError, OutputError
 from annotary.first_look import FirstLook, open_first_look
 from annotary.outage import naming_outages
@@ -157,6 +158,7 @@ def _check_input(
     """Check that a file is the one that was annotated, and that all of it is in the annotated one."""
     if not original.exists():
         return [Finding("input", False, f"no file {original}")]
+    refuse_special_files(original)
     found = hash_source(original)
     wanted = [str(record.get("input_sha256")) for record in records.values()]
     if found in wanted:
