@@ -8,7 +8,7 @@ order to kill it.
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from annotary.scoring.ledger_file import open_database
 from annotary.scoring.outcome import make_key
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
-from annotary.scoring.work import WorkHere
+from annotary.scoring.work import Work, WorkHere
 
 BUNDLE = make_bundle()
 
@@ -42,6 +42,8 @@ class Lab:
     version: str = "1"
     bundle: Bundle = BUNDLE
     loads: list[str] = field(default_factory=list)
+    make_work: Callable[[ScoreConfig], Work] | None = None
+    """Where files are annotated; None takes this process."""
 
     @property
     def incoming(self) -> Path:
@@ -68,13 +70,14 @@ class Lab:
         config = self.configure(**options)
         self.output.mkdir(exist_ok=True)
         key = make_key(("model", self.version), config)
+        work = self.make_work(config) if self.make_work else WorkHere(self.open_bundle, config)
         with open_database(self.output) as (database, is_new):
             ledger = Ledger(self.output, key, database, prefix=config.prefix)
             if is_new:
-                rebuild(ledger)
+                rebuild(ledger, work.read_records)
             with ledger.working():
-                recover(ledger)
-                batch = Batch(ledger, config, make_record(ledger), WorkHere(self.open_bundle, config))
+                recover(ledger, work.read_records)
+                batch = Batch(ledger, config, make_record(ledger), work)
                 yield from batch.score(find_inputs(config.input, Search(config.recursive)).inputs)
 
     def score(self, **options: object) -> dict[str, str]:

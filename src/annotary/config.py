@@ -24,6 +24,7 @@ from annotary.options import (
     ModelNameOption,
     PromotionOptions,
     QualityOptions,
+    ReadingOption,
     SeedOption,
     StageConfig,
     TuningOptions,
@@ -48,7 +49,7 @@ class BaselinesConfig(SeedOption, BundleOptions, TuningOptions, DatasetOption):
 
 
 class PretrainConfig(
-    SeedOption, DeviceOption, TrainingSteps, NetworkShape, PretrainingOptions, CountsOptions
+    SeedOption, DeviceOption, TrainingSteps, NetworkShape, PretrainingOptions, CountsOptions, ReadingOption
 ):
     """Train a network without labels, for the transformer to begin with."""
 
@@ -96,7 +97,7 @@ class EvaluateConfig(SeedOption, DeviceOption, CardOptions, ModelNameOption, Dat
     )
 
 
-class PromoteConfig(SeedOption, DeviceOption, PromotionOptions, ModelNameOption):
+class PromoteConfig(SeedOption, DeviceOption, PromotionOptions, ModelNameOption, ReadingOption):
     """Move the alias champion."""
 
     version: str = Field("", description="Version that may become champion; empty takes the challenger.")
@@ -116,7 +117,7 @@ class ModelsConfig(ModelNameOption):
     """List the versions of a registered model."""
 
 
-class VerifyConfig(StageConfig):
+class VerifyConfig(ReadingOption):
     """Check an annotated file."""
 
     file: str = Field(min_length=1, description="Annotated h5ad file.")

@@ -108,7 +108,18 @@ class ModelNameOption(StageConfig):
     _check_name = field_validator("model_name")(check_registered_name)
 
 
-class DatasetOption(StageConfig):
+class ReadingOption(StageConfig):
+    """How long a damaged file may keep a command from its work."""
+
+    read_timeout: float = Field(
+        300,
+        ge=0,
+        description="Seconds without progress after which an input is given up: a process of its own looks at"
+        " it first, and is ended then. A small file's tables get less. 0 takes no such look.",
+    )
+
+
+class DatasetOption(ReadingOption):
     """Which dataset file."""
 
     dataset: str = Field(
@@ -127,7 +138,7 @@ class CountsOptions(StageConfig):
     )
 
 
-class LabelledInput(StageConfig):
+class LabelledInput(ReadingOption):
     """Labelled counts in, files out."""
 
     input: str = Field(

@@ -9,13 +9,21 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from annotary.data.counts import move_columns
+from annotary.data.special_files import refuse_special_files
 
 _READ_BYTES = 1 << 20
 _DIGEST_BYTES = 32
 
 
 def hash_file(path: Path) -> str:
-    """Compute the SHA-256 of a file's bytes, as hexadecimal."""
+    """Compute the SHA-256 of a file's bytes, as hexadecimal.
+
+    Raises
+    ------
+    InputFileError
+        If it is a pipe or a device, which may have no end.
+    """
+    refuse_special_files(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import IO
 
+from annotary.data.special_files import refuse_special_files
+
 MOST_UNPACKED = 1 << 28
 """Bytes that any packed file may unpack to."""
 MOST_PER_PACKED = {"text": 50, "h5ad": 200}
@@ -73,9 +75,12 @@ def open_text(path: Path) -> IO[str]:
 
     Raises
     ------
+    InputFileError
+        If it is a pipe or a device.
     OSError
         If it cannot be opened.
     """
+    refuse_special_files(path)
     raw: IO[bytes] = (
         io.BufferedReader(_Unpacking(path, kind="text"), 1 << 16) if is_packed(path) else path.open("rb")
     )

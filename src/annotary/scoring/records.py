@@ -13,6 +13,9 @@ from annotary.scoring.written import find_records
 FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_unassigned", "n_ood", "n_panel_genes_found")
 """Figures of an annotated file that its record, the ledger and the run tell."""
 
+Records = dict[str, dict[str, Any]]
+"""Records of an annotated file, by prefix."""
+
 
 @dataclass(frozen=True)
 class ScoreRecord:
@@ -83,7 +86,7 @@ def read_record(path: Path, prefix: str = "") -> dict[str, object]:
     return record
 
 
-def read_records(path: Path) -> dict[str, dict[str, Any]]:
+def read_records(path: Path) -> Records:
     """Read the records of an annotated file by their prefixes; none where anything about it is odd."""
     try:
         with open_hdf5(path) as file:

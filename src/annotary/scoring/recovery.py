@@ -1,7 +1,7 @@
 """What a killed run left: claims, temporary files, outputs that the ledger does not know."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from annotary.data.discovery import ANNOTATED_SUFFIX
 from annotary.scoring.identity import Identity
 from annotary.scoring.ledger import Adopted, Ledger
 from annotary.scoring.ledger_file import hide_address
-from annotary.scoring.records import FIGURES, read_records
+from annotary.scoring.records import FIGURES, Records, read_records
 
 _OWNER = "score-"
 
@@ -22,13 +22,21 @@ def name_owner(run: str) -> str:
     return f"{_OWNER}{run}-"
 
 
-def recover(ledger: Ledger) -> None:
-    """Clear up after dead runs: their claims become free, or done where the output has its name already."""
+def recover(ledger: Ledger, read: Callable[[Path], Records] = read_records) -> None:
+    """Clear up after dead runs: their claims become free, or done where the output has its name already.
+
+    Parameters
+    ----------
+    ledger
+        Whose claims.
+    read
+        Reads the records of an output, by prefix; none of one that cannot be read.
+    """
     for row in ledger.list_dead_claims():
         output = ledger.folder / f"{row['target']}{ANNOTATED_SUFFIX}"
         found = [
             adopted
-            for prefix, record in read_records(output).items()
+            for prefix, record in read(output).items()
             if record.get("ledger_run") == row["run"]
             and record.get("input_id") == hide_address(row["address"])
             and (adopted := _adopt(output, record, prefix))
@@ -52,8 +60,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def rebuild(ledger: Ledger) -> int:
+def rebuild(ledger: Ledger, read: Callable[[Path], Records] = read_records) -> int:
     """Fill a new ledger with the annotated files of the output folder, by their own records.
+
+    Parameters
+    ----------
+    ledger
+        A new one.
+    read
+        Reads the records of an output, by prefix; none of one that cannot be read.
 
     Returns
     -------
@@ -62,7 +77,7 @@ def rebuild(ledger: Ledger) -> int:
     n_found = 0
     for output in sorted(ledger.folder.rglob(f"*{ANNOTATED_SUFFIX}")):
         n_adopted = 0
-        for prefix, record in read_records(output).items():
+        for prefix, record in read(output).items():
             adopted, size = _adopt(output, record, prefix), _to_number(record.get("input_size"))
             if adopted is None or size is None or not {"ledger_key", "input_id"} <= set(record):
                 continue  # an older record without a key, or an odd one, is no help

@@ -12,21 +12,25 @@ from annotary.bounded_process import describe_unforeseen
 from annotary.config import ScoreConfig
 from annotary.data.atomic import TEMPORARY_PREFIX
 from annotary.data.hashing import hash_source
+from annotary.data.sizes import measure_bytes
 from annotary.errors import (
     AnnotaryError,
     BundleError,
     CrashError,
+    InputFileError,
     ShortageError,
     StalledError,
     UnforeseenError,
     find_shortage,
 )
+from annotary.log import warn
 from annotary.models.bundle import Bundle
 from annotary.models.bundle_files import load_bundle
 from annotary.pulse import computing
 from annotary.scoring.copying import BackgroundCopy, find_begun
 from annotary.scoring.drift import Reference
 from annotary.scoring.one_file import Annotated, Origin, annotate_one
+from annotary.scoring.records import Records, read_records
 from annotary.scoring.retry import retry
 
 
@@ -70,6 +74,9 @@ class Work(Protocol):
 
     def hash(self, path: Path) -> str:
         """Compute the SHA-256 of an input."""
+
+    def read_records(self, output: Path) -> Records:
+        """Read the records of an annotated file; none where anything about it is odd."""
 
     def annotate(self, origin: Origin, target: Path, *, owner: str) -> Annotated:
         """Annotate a file as :func:`annotary.scoring.one_file.annotate_one` does; try again what may pass.
@@ -121,6 +128,10 @@ class WorkHere:
     def hash(self, path: Path) -> str:
         """Compute the SHA-256 of an input."""
         return retry(lambda: hash_source(path), place=path)
+
+    def read_records(self, output: Path) -> Records:
+        """Read the records of an annotated file."""
+        return read_records(output)
 
     def annotate(self, origin: Origin, target: Path, *, owner: str) -> Annotated:
         """Annotate a file."""
@@ -187,7 +198,7 @@ class WorkInProcess:
         self._process.get_ready()
         folder = self._open_folder()
         try:
-            facts = self._process.call(_describe_there, folder, place=folder, n_bytes=_measure(folder))
+            facts = self._process.call(_describe_there, folder, place=folder, n_bytes=measure_bytes(folder))
         except (StalledError, CrashError, ShortageError, UnforeseenError) as error:
             raise BundleError(
                 folder, expected="to be a model that can be loaded", found=error.found, remedy=error.remedy
@@ -197,7 +208,15 @@ class WorkInProcess:
 
     def hash(self, path: Path) -> str:
         """Compute the SHA-256 of an input there."""
-        return self._process.call(_hash_there, path, place=path, n_bytes=_measure(path))
+        return self._process.call(_hash_there, path, place=path, n_bytes=measure_bytes(path))
+
+    def read_records(self, output: Path) -> Records:
+        """Read the records of an annotated file there; one that stalls or ends the process has none."""
+        try:
+            return self._process.call(read_records, output, place=output, n_bytes=measure_bytes(output))
+        except InputFileError as error:
+            warn(f"an earlier output is passed over: {error}")
+            return {}
 
     def annotate(self, origin: Origin, target: Path, *, owner: str) -> Annotated:
         """Annotate a file there; what a process that stalled or died left half written goes."""
@@ -205,7 +224,7 @@ class WorkInProcess:
         if self._loaded_by != self._process.births:  # the last file ended the process that had the model
             self._load()
         arguments = (origin, target, self._open_folder(), self._terms, self._config, f"{owner}p-")
-        place, size = origin.shown_as, _measure(origin.path)
+        place, size = origin.shown_as, measure_bytes(origin.path)
         try:
             return self._process.call(_annotate_there, *arguments, place=place, n_bytes=size)
         finally:
@@ -268,16 +287,6 @@ def _annotate_there(
         bundle = replace(bundle, terms=terms)
     annotated = _annotate(origin, target, bundle, config, owner=owner, ahead=find_begun())
     return replace(annotated, cells=None)
-
-
-def _measure(path: Path) -> int:
-    """Measure a file, or all of a folder; 0 where it is not there."""
-    try:
-        if not path.is_dir():
-            return path.stat().st_size
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    except OSError:
-        return 0
 
 
 def _remove_left(folder: Path, prefix: str) -> None:

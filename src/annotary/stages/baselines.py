@@ -21,9 +21,10 @@ from annotary.models.tuning.search import FittedBaseline, Search
 from annotary.quality.prepare import TARGET_SUM, InputSpec
 from annotary.registry import Candidate, log_bundle
 from annotary.stages.candidates import make_bundle, read_label_terms
+from annotary.stages.dataset_input import fetch_dataset
 from annotary.stages.held_out_table import log_held_out
 from annotary.stages.tuning_record import log_search, logging_trials, name_study
-from annotary.tracking import StageRun, fetch, find_study_storage, stage_run
+from annotary.tracking import StageRun, find_study_storage, stage_run
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _list_kinds(text: str) -> list[str]:
 
 def _read(config: BaselinesConfig, run: StageRun) -> _TrainingData:
     """Read the dataset and lay out its cells; its counts are not kept beside them."""
-    path = fetch(config.dataset)
+    path = fetch_dataset(config.dataset, read_timeout=config.read_timeout)
     dataset = read_dataset(path)
     run.log_dataset(dataset, path, context="training")
     tables = DatasetTables(obs=dataset.obs, var=dataset.var, record=dataset.record)

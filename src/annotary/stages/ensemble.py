@@ -21,8 +21,9 @@ from annotary.stages.candidates import (
     read_label_terms,
     take_fitted,
 )
+from annotary.stages.dataset_input import fetch_dataset
 from annotary.stages.held_out_table import read_held_out
-from annotary.tracking import StageRun, fetch, stage_run
+from annotary.tracking import StageRun, stage_run
 from annotary.version_check import fetch_candidate
 from annotary.version_files import BUNDLE
 
@@ -45,7 +46,7 @@ def ensemble(config: EnsembleConfig) -> Candidate | None:
     The logged model; None where one candidate alone is as good as any vote.
     """
     with stage_run("ensemble", config) as run:
-        path = fetch(config.dataset)
+        path = fetch_dataset(config.dataset, read_timeout=config.read_timeout)
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
         cells = dataset.take(keys.VALIDATION)

@@ -29,6 +29,7 @@ from annotary.registry import (
     set_alias,
     tag_version,
 )
+from annotary.stages.dataset_input import fetch_dataset
 from annotary.stages.held_out_calls import TABLE, hash_calls, name_column
 from annotary.stages.model_cards import Measured, write_cards
 from annotary.tracking import (
@@ -37,7 +38,6 @@ from annotary.tracking import (
     LoggedDataset,
     StageRun,
     describe_dataset,
-    fetch,
     stage_run,
 )
 from annotary.version_check import fetch_candidate
@@ -86,7 +86,7 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
     Candidates with their figures, best first.
     """
     with stage_run("evaluate", config) as run:
-        path = fetch(config.dataset)
+        path = fetch_dataset(config.dataset, read_timeout=config.read_timeout)
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="testing")
         test_cells = dataset.take(keys.TEST)

@@ -61,13 +61,14 @@ def run_pipeline(config: MainConfig) -> Outcome:
         if config.mode != "disabled":
             refuse_other_cells(config.model_name, read_dataset(prepared.path))
         dataset = prepared.address
-        candidates = baselines(config.part(BaselinesConfig, dataset=dataset))
-        candidates.append(transformer(config.part(TransformerConfig, dataset=dataset)))
+        own = {"dataset": dataset, "read_timeout": 0.0}  # this run wrote it: no need to look at it first
+        candidates = baselines(config.part(BaselinesConfig, **own))
+        candidates.append(transformer(config.part(TransformerConfig, **own)))
         members = ",".join(candidate.model_id for candidate in candidates)
-        voting = ensemble(config.part(EnsembleConfig, dataset=dataset, candidates=members))
+        voting = ensemble(config.part(EnsembleConfig, **own, candidates=members))
         candidates += [voting] if voting else []
         model_ids = ",".join(candidate.model_id for candidate in candidates)
-        evaluated = evaluate(config.part(EvaluateConfig, dataset=dataset, candidates=model_ids))
+        evaluated = evaluate(config.part(EvaluateConfig, **own, candidates=model_ids))
         promotion = promote(config.part(PromoteConfig, version=evaluated[0].version.number))
         if promotion.champion is None:
             say(f"nothing is annotated: there is no champion and mode is {config.mode}")

@@ -14,7 +14,6 @@ from annotary.data import embedded
 from annotary.data.atomic import make_folder, replacing
 from annotary.data.dataset import FILE_NAME, DatasetRecord, DatasetTables, write_dataset
 from annotary.data.discovery import Source, find_sources
-from annotary.data.formats import convert_to_h5ad
 from annotary.data.genes import detect_id_type
 from annotary.data.hashing import hash_strings
 from annotary.data.labels import encode_labels
@@ -28,6 +27,7 @@ from annotary.quality.prepare import hash_panel
 from annotary.quality.qc import find_common_genes
 from annotary.stages.cleaning import Cleaning, clean_cells, hash_cleaning, write_cleaning
 from annotary.stages.dataset_record import log_dataset_record
+from annotary.stages.opened_sources import open_sources
 from annotary.stages.reuse import CLEANING_FOLDER, CLEANING_TAG, REUSED_TAG, reuse_cleaning
 from annotary.stages.splitting import split_cells
 from annotary.stages.training_picture import open_picture
@@ -122,14 +122,13 @@ def _find_sources(config: PreprocessConfig, output: Path) -> tuple[list[Source],
     )
     found = find_sources(config.input or str(_write_embedded(output)))
     _refuse_overwriting(found, output / FILE_NAME)
-    sources = [
-        Source(
-            name=source.name,
-            path=source.path,
-            h5ad=convert_to_h5ad(source.path, output, name=source.name, allow_pickle=config.allow_pickle),
-        )
-        for source in found
-    ]
+    sources = open_sources(
+        found,
+        output,
+        counts_layer=config.counts_layer,
+        allow_pickle=config.allow_pickle,
+        read_timeout=config.read_timeout if config.input else 0,
+    )
     return sources, columns
 
 
@@ -162,7 +161,9 @@ def _get_clean_cells(
     with contextlib.ExitStack() as stack:
         reused = None
         if config.reuse:
-            reused = stack.enter_context(reuse_cleaning(run, cleaning_hash, output))
+            reused = stack.enter_context(
+                reuse_cleaning(run, cleaning_hash, output, read_timeout=config.read_timeout)
+            )
         if reused:
             cleaning, run_id = reused
             run.set_tags({REUSED_TAG: run_id})

@@ -13,8 +13,7 @@ from annotary import __version__, keys
 from annotary.config import PretrainConfig
 from annotary.data.counts import count_genes_per_cell
 from annotary.data.dataset import reread_cells
-from annotary.data.discovery import Source, find_sources
-from annotary.data.formats import convert_to_h5ad
+from annotary.data.discovery import find_sources
 from annotary.data.hashing import hash_strings
 from annotary.data.source import Cells, Columns, read_cells
 from annotary.errors import ConfigError, CountsError
@@ -27,7 +26,9 @@ from annotary.network_options import NetworkOptions
 from annotary.network_registry import FOLDER, register_network
 from annotary.quality.prepare import PreparedCells, hash_panel
 from annotary.registry import RegisteredVersion
-from annotary.tracking import KIND_TAG, PANEL_HASH_TAG, StageRun, fetch, stage_run, to_json
+from annotary.stages.dataset_input import fetch_dataset
+from annotary.stages.opened_sources import open_sources
+from annotary.tracking import KIND_TAG, PANEL_HASH_TAG, StageRun, stage_run, to_json
 
 _LEAST_GENES = 5
 """Expressed genes of a cell that can be asked for some of them."""
@@ -81,16 +82,18 @@ def _read_cells(config: PretrainConfig, folder: Path) -> Iterator[tuple[Cells, d
             remedy="Name one of them.",
         )
     if config.dataset:
-        with reread_cells(fetch(config.dataset), folder) as cells:
+        path = fetch_dataset(config.dataset, read_timeout=config.read_timeout)
+        with reread_cells(path, folder) as cells:
             kept = (cells.obs[keys.SPLIT] != keys.TEST).to_numpy()
             yield cells.take(kept), {"input": cells.place, "input_sha256": ""}
         return
-    sources = [
-        Source(
-            found.name, found.path, convert_to_h5ad(found.path, folder, name=found.name, allow_pickle=False)
-        )
-        for found in find_sources(config.input)
-    ]
+    sources = open_sources(
+        find_sources(config.input),
+        folder,
+        counts_layer=config.counts_layer,
+        allow_pickle=False,
+        read_timeout=config.read_timeout,
+    )
     columns = Columns(label="", depth=config.depth_key, n_genes="", group="", lane="")
     with read_cells(sources, columns, folder, counts_layer=config.counts_layer, label_table=None) as cells:
         hashes = hash_strings(sorted(source.sha256 for source in sources))

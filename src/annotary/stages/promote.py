@@ -21,6 +21,7 @@ from annotary.registry import (
     resolve_alias,
     tag_version,
 )
+from annotary.stages.dataset_input import fetch_dataset
 from annotary.stages.evaluation_check import FIGURES, check_evaluation
 from annotary.stages.held_out_calls import ask_again, read_calls
 from annotary.tracking import (
@@ -29,7 +30,6 @@ from annotary.tracking import (
     DATASET_TAG,
     SPLIT_HASH_TAG,
     StageRun,
-    fetch,
     stage_run,
     to_json,
 )
@@ -255,7 +255,7 @@ def _compare_again(
 ) -> Verdict:
     """Compare on those of the challenger's test cells that the champion has not seen."""
     say(f"champion version {champion.number} was not measured on these test cells: scoring it again")
-    dataset = _read_dataset(challenger)
+    dataset = _read_dataset(challenger, read_timeout=config.read_timeout)
     bundle = load_version(champion)
     check_comparable(bundle, dataset, model_name=champion.name)
     if set(bundle.label_names) != set(dataset.record.label_names):
@@ -281,9 +281,10 @@ def _compare_again(
     )
 
 
-def _read_dataset(version: RegisteredVersion) -> Dataset:
+def _read_dataset(version: RegisteredVersion, *, read_timeout: float) -> Dataset:
     """Read the dataset that a version was evaluated on."""
-    dataset = read_dataset(fetch(version.tags.get(DATASET_TAG, "")))
+    path = fetch_dataset(version.tags.get(DATASET_TAG, ""), read_timeout=read_timeout)
+    dataset = read_dataset(path)
     if dataset.record.dataset_hash != version.tags.get(DATASET_HASH_TAG):
         raise RegistryError(
             f"{version.name} version {version.number}",

@@ -8,6 +8,7 @@ from annotary.data.dataset import FILE_NAME, reread_cells
 from annotary.errors import AnnotaryError
 from annotary.log import say, warn
 from annotary.stages.cleaning import Cleaning, read_cleaning
+from annotary.stages.dataset_input import fetch_dataset
 from annotary.tracking import StageRun, fetch, find_run
 
 CLEANING_TAG = "annotary.cleaning_hash"
@@ -16,7 +17,9 @@ CLEANING_FOLDER = "cleaning"
 
 
 @contextlib.contextmanager
-def reuse_cleaning(run: StageRun, cleaning_hash: str, folder: Path) -> Iterator[tuple[Cleaning, str] | None]:
+def reuse_cleaning(
+    run: StageRun, cleaning_hash: str, folder: Path, *, read_timeout: float
+) -> Iterator[tuple[Cleaning, str] | None]:
     """Give what the newest run with this hash kept, and the run's id; None where there is none.
 
     Its dataset file is checked against its own hashes. A run whose files are gone or altered
@@ -27,7 +30,8 @@ def reuse_cleaning(run: StageRun, cleaning_hash: str, folder: Path) -> Iterator[
         found = None
         if run_id:
             try:
-                path = fetch(f"runs:/{run_id}/dataset/{FILE_NAME}")
+                address = f"runs:/{run_id}/dataset/{FILE_NAME}"
+                path = fetch_dataset(address, read_timeout=read_timeout)
                 cells = stack.enter_context(reread_cells(path, folder))
                 found = read_cleaning(fetch(f"runs:/{run_id}/{CLEANING_FOLDER}"), cells), run_id
                 for note in found[0].notes:

@@ -133,10 +133,10 @@ def _score_files(
     key = make_key((version.name, version.number, version.run_id), config)
     with open_database(folder) as (database, is_new):
         ledger = Ledger(folder, key, database, prefix=config.prefix)
-        if is_new and (n_found := rebuild(ledger)):
+        if is_new and (n_found := rebuild(ledger, work.read_records)):
             say(f"{folder}: a new ledger, with {n_found} files that were annotated before")
         with ledger.working():
-            recover(ledger)
+            recover(ledger, work.read_records)
             batch = Batch(
                 ledger=ledger,
                 config=config,

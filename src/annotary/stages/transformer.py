@@ -16,11 +16,12 @@ from annotary.stages.candidates import (
     read_label_terms,
     take_fitted,
 )
+from annotary.stages.dataset_input import fetch_dataset
 from annotary.stages.held_out_table import log_held_out
 from annotary.stages.network_genes import log_gene_contributions
 from annotary.stages.network_start import read_start
 from annotary.stages.network_training import Labelled, NetworkTraining
-from annotary.tracking import fetch, stage_run
+from annotary.tracking import stage_run
 
 
 def transformer(config: TransformerConfig) -> Candidate:
@@ -29,7 +30,7 @@ def transformer(config: TransformerConfig) -> Candidate:
     What the model's confidence means is learned from what the first networks say of the validation cells.
     """
     with stage_run("transformer", config) as run:
-        path = fetch(config.dataset)
+        path = fetch_dataset(config.dataset, read_timeout=config.read_timeout)
         dataset = read_dataset(path)
         run.log_dataset(dataset, path, context="training")
         names = dataset.record.label_names

@@ -7,11 +7,12 @@ from typing import Any
 
 from annotary.config import VerifyConfig
 from annotary.data.damage import UNREADABLE
-from annotary.data.formats import needs_conversion, write_as_h5ad
 from annotary.data.h5ad_elements import read_table
 from annotary.data.hashing import hash_source
 from annotary.data.hdf5 import open_hdf5, read_element
+from annotary.data.special_files import refuse_special_files
 from annotary.errors import AnnotaryError, InputFileError, OutputError
+from annotary.first_look import FirstLook, open_first_look
 from annotary.outage import naming_outages
 from annotary.recorded_version import check_recorded
 from annotary.scoring.findings import Finding
@@ -42,13 +43,17 @@ def verify(config: VerifyConfig) -> list[Finding]:
     InputFileError
         If it is no annotated h5ad file, or the input cannot be read.
     """
-    connect()
-    path = Path(config.file)
-    records = read_records_of(path)
-    findings = [*_check_file(path, records), *_check_versions(records.values())]
-    if config.input:
-        return [*findings, *_check_input(path, records, Path(config.input))]
-    return [*findings, Finding("input", None, "not checked: name it with --input")]
+    with open_first_look(config.read_timeout) as first:
+        first.begin()
+        connect()
+        path = Path(config.file)
+        _refuse_table(path)
+        first.look(path)
+        records = read_records_of(path)
+        findings = [*_check_file(path, records), *_check_versions(records.values())]
+        if config.input:
+            return [*findings, *_check_input(path, records, Path(config.input), first)]
+        return [*findings, Finding("input", None, "not checked: name it with --input")]
 
 
 def refuse_altered(findings: list[Finding], file: str) -> None:
@@ -88,13 +93,7 @@ def read_records_of(path: Path) -> dict[str, dict[str, Any]]:
     InputFileError
         If it is no annotated h5ad file.
     """
-    if path.name.lower().endswith(tuple(TABLE_SUFFIXES.values())):
-        raise InputFileError(
-            path,
-            expected="to be an annotated h5ad file",
-            found="a table, which verify does not check",
-            remedy="Name the h5ad file beside it; score with --form both writes one.",
-        )
+    _refuse_table(path)
     records: dict[str, dict[str, Any]] = {}
     cause: Exception | None = None
     try:
@@ -111,6 +110,17 @@ def read_records_of(path: Path) -> dict[str, dict[str, Any]]:
             remedy="Name a file that annotary score wrote.",
         ) from cause
     return records
+
+
+def _refuse_table(path: Path) -> None:
+    """Refuse a table by its name."""
+    if path.name.lower().endswith(tuple(TABLE_SUFFIXES.values())):
+        raise InputFileError(
+            path,
+            expected="to be an annotated h5ad file",
+            found="a table, which verify does not check",
+            remedy="Name the h5ad file beside it; score with --form both writes one.",
+        )
 
 
 def _check_file(path: Path, records: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -142,17 +152,20 @@ def _check_versions(records: Any) -> Iterator[Finding]:
             seen.add((one.what, one.says))
 
 
-def _check_input(path: Path, records: Mapping[str, dict[str, Any]], original: Path) -> list[Finding]:
+def _check_input(
+    path: Path, records: Mapping[str, dict[str, Any]], original: Path, first: FirstLook
+) -> list[Finding]:
     """Check that a file is the one that was annotated, and that all of it is in the annotated one."""
     if not original.exists():
         return [Finding("input", False, f"no file {original}")]
+    refuse_special_files(original)
     found = hash_source(original)
     wanted = [str(record.get("input_sha256")) for record in records.values()]
     if found in wanted:
-        first = Finding("input", True, f"{original.name}, SHA-256 {found[:12]}")
+        same = Finding("input", True, f"{original.name}, SHA-256 {found[:12]}")
     else:
         others = ", ".join(one[:12] for one in wanted)
-        first = Finding("input", False, f"{original.name} has SHA-256 {found[:12]}, annotated was {others}")
+        same = Finding("input", False, f"{original.name} has SHA-256 {found[:12]}, annotated was {others}")
     replaced = {
         place
         for record in records.values()
@@ -161,7 +174,7 @@ def _check_input(path: Path, records: Mapping[str, dict[str, Any]], original: Pa
     }
     with tempfile.TemporaryDirectory(prefix="annotary-") as name:
         scratch = Path(name)
-        if needs_conversion(original):
-            write_as_h5ad(original, scratch / "input.h5ad")
-            original = scratch / "input.h5ad"
-        return [first, *check_content(path, original, replaced=replaced, scratch=scratch)]
+        h5ad = first.open_as_h5ad(original, scratch / "input.h5ad")
+        if h5ad == original:
+            first.look(h5ad)
+        return [same, *check_content(path, h5ad, replaced=replaced, scratch=scratch)]
