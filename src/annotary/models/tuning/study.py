@@ -16,6 +16,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.models.baselines import Params
+from annotary.models.tuning.lost import LostTrials, sign
 from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
 from annotary.models.tuning.sampler import NumberedSampler
 from annotary.paths import hide_password
@@ -205,8 +206,10 @@ def work_on(
         Called as each trial of this process ends.
     """
     started = time.monotonic()
+    lost = LostTrials(study, silence_s=_find_silence(study))
 
     def run(trial: optuna.Trial) -> float:
+        sign(trial)
         if _count(study, before=trial.number) >= n_trials:
             trial.set_user_attr(SURPLUS, True)
             raise _SurplusTrialError
@@ -219,7 +222,7 @@ def work_on(
 
     with _quiet():
         while True:
-            optuna.storages.fail_stale_trials(study)
+            lost.fail()
             late = bool(timeout) and time.monotonic() - started >= timeout
             has_best = bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
             if late and has_best:
@@ -230,6 +233,13 @@ def work_on(
                 time.sleep(_POLL_S)
             else:
                 return
+
+
+def _find_silence(study: optuna.Study) -> float:
+    """Find the seconds within which a trial gives its first sign of life: two of its intervals."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    interval = storage.get_heartbeat_interval() if isinstance(storage, RDBStorage) else None
+    return 2.0 * (interval or 0)
 
 
 @contextlib.contextmanager
