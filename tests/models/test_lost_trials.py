@@ -72,6 +72,8 @@ def test_the_trial_of_a_living_process_is_left_alone(shared, is_elsewhere):
     own = Process.own()
     worker = Process(host="elsewhere", pid=os.getpid(), birth="x") if is_elsewhere else own
     left = begin_trial(shared, worker)
+    if is_elsewhere:
+        shared._storage.record_heartbeat(left._trial_id)
     lost.LostTrials(shared, silence_s=0).fail()
     assert shared.trials[left.number].state is TrialState.RUNNING
 
@@ -89,3 +91,11 @@ def test_a_lost_trial_is_queued_once_by_two_processes(shared):
     for seen in (shared, other):
         lost.LostTrials(seen, silence_s=0).fail()
     assert [trial.state for trial in shared.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_who_takes_up_a_lost_trial_is_not_taken_for_dead(shared):
+    begin_trial(shared, make_dead())
+    lost.LostTrials(shared, silence_s=60).fail()
+    taken = shared.ask()
+    lost.LostTrials(shared, silence_s=60).fail()
+    assert shared.trials[taken.number].state is TrialState.RUNNING

@@ -20,6 +20,11 @@ def sign(trial: optuna.Trial) -> None:
     trial.set_user_attr(_WORKER, [own.host, own.pid, own.birth])
 
 
+def drop_signature(trial: FrozenTrial) -> None:
+    """Take the dead process out of a trial that is queued again: whoever takes it up is not dead."""
+    trial.user_attrs.pop(_WORKER, None)
+
+
 class LostTrials:
     """Fails the trials of a study whose process is known to be dead, or that never gave a sign of life.
 
@@ -28,7 +33,8 @@ class LostTrials:
     study
         A study in memory loses no trial.
     silence_s
-        Seconds that a trial may be seen to run unsigned and without a sign of life.
+        Seconds that a trial may be seen to run without a single sign of life, where its process cannot
+        be looked up.
     """
 
     def __init__(self, study: optuna.Study, *, silence_s: float) -> None:
@@ -54,11 +60,13 @@ class LostTrials:
                 queue(self._study, storage.get_trial(trial._trial_id))
 
     def _is_lost(self, trial: FrozenTrial, storage: RDBStorage) -> bool:
-        """Tell a trial of a dead process; one on another machine is left to the storage's heartbeat."""
+        """Tell a trial of a dead process; on other machines the heartbeat decides, once there is one."""
         worker = trial.user_attrs.get(_WORKER)
         if worker:
             host, pid, birth = worker
-            return Process(host=host, pid=pid, birth=birth).is_there() is False
+            is_there = Process(host=host, pid=pid, birth=birth).is_there()
+            if is_there is not None:
+                return not is_there
         # Killed before its first sign of life, or begun without any: no heartbeat will ever go stale.
         first = self._first_seen.setdefault(trial.number, time.monotonic())
         return time.monotonic() - first >= self._silence_s and not _has_heartbeat(trial, storage)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.models.baselines import Params
-from annotary.models.tuning.lost import LostTrials, sign
+from annotary.models.tuning.lost import LostTrials, drop_signature, sign
 from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
 from annotary.models.tuning.sampler import NumberedSampler
 from annotary.paths import hide_password
@@ -287,7 +287,7 @@ def _queueing_again(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     except optuna.TrialPruned:
         raise
     except BaseException:
-        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, study.trials[trial.number])
+        _queue(study, study.trials[trial.number])
         trial.set_user_attr(QUEUED_AGAIN, True)
         raise
 
@@ -295,7 +295,13 @@ def _queueing_again(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
 def _queue_lost(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a trial whose process died, unless that process did it itself."""
     if not trial.user_attrs.get(QUEUED_AGAIN):
-        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, trial)
+        _queue(study, trial)
+
+
+def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial again, up to the most times."""
+    drop_signature(trial)
+    RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, trial)
 
 
 def _count(study: optuna.Study, *, before: int | None = None) -> int:
