@@ -27,7 +27,7 @@ def name_user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
-        return str(os.getuid())
+        return f"user {os.getuid()}"
 
 
 def prepare_environment(folders: Iterable[Path]) -> None:

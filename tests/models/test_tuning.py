@@ -2,7 +2,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +12,11 @@ from models.folded import make_search
 from optuna.trial import FixedTrial, TrialState
 
 from annotary.errors import RegistryError
-from annotary.liveness import Process
 from annotary.models.baselines import BASELINES
 from annotary.models.panels import Preparation
-from annotary.models.tuning.lost_trials import LostTrials
 from annotary.models.tuning.records import list_records, tabulate_trials
 from annotary.models.tuning.search import Search
-from annotary.models.tuning.study import (
-    DEFAULT_HEARTBEAT,
-    _alone,
-    _open_storage,
-    _queue_lost,
-    open_study,
-    work_on,
-)
+from annotary.models.tuning.study import DEFAULT_HEARTBEAT, _alone, _open_storage, open_study
 from annotary.models.tuning.trials import TuningResult
 
 KINDS = sorted(BASELINES)
@@ -310,43 +301,6 @@ def test_the_trial_of_a_killed_process_is_done_by_another(tmp_path):
     records = list_records(study)
     assert len(records) == 3
     assert [record.params == lost.params for record in records].count(True) == 1
-
-
-def test_the_trial_of_a_process_that_is_known_to_be_dead_is_done_at_once(tmp_path):
-    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
-    study = open_study("study", storage, first_trials=[], n_trials=2, seed=0)
-    done = []
-
-    def objective(trial):
-        done.append(trial.suggest_float("x", 0, 1))
-        return done[-1]
-
-    running = study.ask()
-    gone = asdict(Process.own()) | {"pid": 2**22 + 1}
-    running.set_user_attr("process", gone)
-    elsewhere = study.ask()
-    elsewhere.set_user_attr("process", gone | {"host": "another machine"})
-    lost = LostTrials(study, grace_s=3600, queue_again=_queue_lost)
-    lost.fail()
-    states = [trial.state for trial in study.trials]
-    assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
-    study.tell(elsewhere, 0.5)
-    work_on(study, objective, n_trials=2)
-    assert len(done) == 1
-    assert study.trials[2].state is TrialState.COMPLETE
-
-
-def test_a_trial_that_nobody_signed_is_lost_after_a_while_unless_it_has_begun():
-    study = open_study("study", "", first_trials=[], n_trials=3, seed=0)
-    begun, unsigned = study.ask(), study.ask()
-    begun.suggest_float("x", 0, 1)
-    patient = LostTrials(study, grace_s=3600, queue_again=_queue_lost)
-    hasty = LostTrials(study, grace_s=-1, queue_again=_queue_lost)
-    patient.fail()
-    assert {trial.state for trial in study.trials} == {TrialState.RUNNING}
-    hasty.fail()
-    assert study.trials[begun.number].state is TrialState.RUNNING
-    assert study.trials[unsigned.number].state is TrialState.FAIL
 
 
 def wait_for_a_running_trial(storage: str) -> optuna.trial.FrozenTrial:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from annotary.errors import RegistryError, StoreError, summarize
 from annotary.models.baselines import Params
-from annotary.models.tuning.lost_trials import LostTrials, sign
+from annotary.models.tuning.lost import LostTrials, drop_signature, sign
 from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
 from annotary.models.tuning.sampler import NumberedSampler
 from annotary.paths import hide_password
@@ -186,7 +186,6 @@ def work_on(
     n_trials: int,
     timeout: float = 0,
     on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
-    heartbeat: Heartbeat = DEFAULT_HEARTBEAT,
 ) -> None:
     """Do trials of a study until it has ``n_trials``, whichever processes did them.
 
@@ -205,11 +204,9 @@ def work_on(
         A study without a complete trial gets one all the same.
     on_trial
         Called as each trial of this process ends.
-    heartbeat
-        How the death of a process is noticed that left no sign.
     """
     started = time.monotonic()
-    lost = LostTrials(study, grace_s=heartbeat.grace_s, queue_again=_queue_lost)
+    lost = LostTrials(study, silence_s=_find_silence(study))
 
     def run(trial: optuna.Trial) -> float:
         sign(trial)
@@ -236,6 +233,13 @@ def work_on(
                 time.sleep(_POLL_S)
             else:
                 return
+
+
+def _find_silence(study: optuna.Study) -> float:
+    """Find the seconds within which a trial gives its first sign of life: two of its intervals."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    interval = storage.get_heartbeat_interval() if isinstance(storage, RDBStorage) else None
+    return 2.0 * (interval or 0)
 
 
 @contextlib.contextmanager
@@ -283,7 +287,7 @@ def _queueing_again(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     except optuna.TrialPruned:
         raise
     except BaseException:
-        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, study.trials[trial.number])
+        _queue(study, study.trials[trial.number])
         trial.set_user_attr(QUEUED_AGAIN, True)
         raise
 
@@ -291,7 +295,13 @@ def _queueing_again(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
 def _queue_lost(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a trial whose process died, unless that process did it itself."""
     if not trial.user_attrs.get(QUEUED_AGAIN):
-        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, trial)
+        _queue(study, trial)
+
+
+def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial again, up to the most times."""
+    drop_signature(trial)
+    RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, trial)
 
 
 def _count(study: optuna.Study, *, before: int | None = None) -> int:
