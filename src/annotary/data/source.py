@@ -35,6 +35,7 @@ ROW_HASH = "row_hash"
 """obs column of :class:`Cells`: a quick hash of the cell's counts, 0 where it has few genes."""
 
 _SAME_COUNTS_MIN_GENES = 100
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _read_all(
         store = stores.enter_context(open_store(folder, len(shared)))
         for name, values in _measure_all(files, gene_ids, shared, columns, store).items():
             obs[name] = values
-        place = files[0].place if len(files) == 1 else ", ".join(source.name for source in sources)
+        place = files[0].place if len(files) == 1 else _name_all([source.name for source in sources])
         return Cells(
             counts=store.view(),
             obs=obs,
@@ -207,6 +208,12 @@ def _describe(file: CountsFile, source: Source) -> str:
     """Say where the counts of a source were found, and how many."""
     place = file.place.removeprefix(f"{source.path.parent}/")
     return f"{place}, {file.n_cells:,} cells x {len(file.var):,} genes"
+
+
+def _name_all(names: list[str]) -> str:
+    """Name the first files, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _list_notes(file: CountsFile, gene_ids: pd.Index) -> list[str]:
