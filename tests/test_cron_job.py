@@ -24,7 +24,7 @@ from annotary.config import ScoreConfig
 
 pytestmark = pytest.mark.full
 
-READ_ONLY_MOUNTS = "grep -E '^[^ ]+ /(tmp|work|home|var|mnt|dev/shm)[^ ]* ' /proc/mounts | cut -d' ' -f2"
+READ_ONLY_MOUNTS = "grep -E '^[^ ]+ /(tmp|home|srv|var|mnt|opt|dev/shm)[^ ]* ' /proc/mounts | cut -d' ' -f2"
 
 READING = "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
 """An image's programs can be read by all; here the interpreter may lie in root's home."""

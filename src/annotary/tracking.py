@@ -25,7 +25,7 @@ from annotary import __version__
 from annotary.config import StageConfig
 from annotary.data.csv_text import write_csv
 from annotary.data.dataset import DatasetRecord, DatasetTables
-from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
+from annotary.errors import AnnotaryError, InputFileError, RegistryError, StoreError, summarize
 from annotary.outage import closing_soon, naming_outages, refuse_outage
 from annotary.paths import hide_password, is_remote
 from annotary.tracking_store import connect as connect
@@ -109,7 +109,8 @@ class StageRun:
 
     def log_figure(self, figure: "Figure", name: str) -> None:
         """Log a figure as ``figures/NAME.png``."""
-        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
+        with _naming_artifacts():
+            mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
 
     def log_picture(self, picture: bytes, name: str) -> None:
         """Log a PNG as ``figures/NAME.png``."""
@@ -118,7 +119,8 @@ class StageRun:
 
     def log_text(self, text: str, name: str) -> None:
         """Log a text file."""
-        mlflow.log_text(text, name)
+        with _naming_artifacts():
+            mlflow.log_text(text, name)
 
     def log_text_if_possible(self, text: str, name: str) -> bool:
         """Log a text file; tell whether the store took it."""
@@ -130,7 +132,8 @@ class StageRun:
 
     def log_folder(self, folder: Path) -> None:
         """Log a folder with its files, under its name."""
-        mlflow.log_artifacts(str(folder), folder.name)
+        with _naming_artifacts():
+            mlflow.log_artifacts(str(folder), folder.name)
 
     def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
         """Log a table as ``tables/NAME.csv``, with texts that no spreadsheet takes for a formula."""
@@ -139,7 +142,8 @@ class StageRun:
 
     def log_file(self, path: Path, folder: str) -> str:
         """Log a file; return its ``runs:/`` address."""
-        mlflow.log_artifact(str(path), folder)
+        with _naming_artifacts():
+            mlflow.log_artifact(str(path), folder)
         return f"runs:/{self.run_id}/{folder}/{path.name}"
 
     def log_dataset(self, dataset: DatasetTables, path: Path, *, context: str) -> None:
@@ -149,12 +153,34 @@ class StageRun:
 
 
 @contextlib.contextmanager
+def _naming_artifacts() -> Iterator[None]:
+    """Name the place of a run's artifacts where it cannot be written.
+
+    Raises
+    ------
+    StoreError
+        If the file system says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"artifacts of the run at {mlflow.get_artifact_uri()}",
+            expected="to be in a place where this user can write",
+            found=summarize(error),
+            remedy="Let the user write there, or set MLFLOW_EXPERIMENT_NAME to an experiment whose artifacts "
+            "lie elsewhere: mlflow experiments create --experiment-name NAME --artifact-location PLACE.",
+        ) from error
+
+
+@contextlib.contextmanager
 def _log_new_file(name: str, folder: str) -> Iterator[Path]:
     """Log a file that the block writes."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
         yield path
-        mlflow.log_artifact(str(path), folder)
+        with _naming_artifacts():
+            mlflow.log_artifact(str(path), folder)
 
 
 @contextlib.contextmanager
@@ -220,7 +246,8 @@ def _log_configuration(config: StageConfig) -> None:
     for name, value in described.items():
         if len(str(value)) > _LONGEST_PARAM:
             place = f"config/{name.removeprefix('config.')}.txt"
-            mlflow.log_text(f"{value}\n", place)
+            with _naming_artifacts():
+                mlflow.log_text(f"{value}\n", place)
             note = f"... ({len(str(value)):,} characters; all in the artifact {place})"
             described[name] = f"{str(value)[: _LONGEST_PARAM - len(note)]}{note}"
     mlflow.log_params(described)

@@ -18,6 +18,7 @@ from annotary.models.tuning.records import list_records, tabulate_trials
 from annotary.models.tuning.search import Search
 from annotary.models.tuning.study import DEFAULT_HEARTBEAT, _alone, _open_storage, open_study
 from annotary.models.tuning.trials import TuningResult
+from annotary.sqlite_address import to_address
 
 KINDS = sorted(BASELINES)
 WORKER = Path(__file__).with_name("study_worker.py")
@@ -193,6 +194,15 @@ def test_error_in_on_trial_ends_the_search():
 def test_a_storage_that_does_not_answer_is_named(tmp_path):
     with pytest.raises(RegistryError, match=r"study storage sqlite:///.*Check --storage"):
         run(storage=f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["a b", "50% of", "what?", "C#", "{x}"])
+def test_a_study_s_file_may_have_any_name(name, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    open_study("study", to_address(folder / "optuna.db"), first_trials=[], n_trials=1, seed=0)
+    assert {path.name for path in folder.iterdir()} >= {"optuna.db"}
+    assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
 OPEN = """

@@ -20,6 +20,7 @@ from annotary.models.tuning.lost import LostTrials, drop_signature, sign
 from annotary.models.tuning.records import COUNTED, QUEUED_AGAIN, SURPLUS
 from annotary.models.tuning.sampler import NumberedSampler
 from annotary.paths import hide_password
+from annotary.sqlite_address import to_path
 
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql"
@@ -125,8 +126,9 @@ def open_study(
 @contextlib.contextmanager
 def _alone(address: str) -> Iterator[None]:
     """Keep other processes out while tables are made and first trials queued: two would make them twice."""
-    if address.startswith(_SQLITE):
-        with FileLock(f"{address.removeprefix(_SQLITE).partition('?')[0].removeprefix('file:')}.lock"):
+    file = to_path(address)
+    if file is not None:
+        with FileLock(f"{file}.lock"):
             yield
     elif address.startswith(_POSTGRESQL):
         engine = sqlalchemy.create_engine(address, connect_args=_list_driver_options(address))
