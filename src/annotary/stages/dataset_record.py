@@ -83,6 +83,7 @@ def log_dataset_record(
         labels=class_counts,
         pictures={_CAPTIONS[name]: pictures[name] for name in _CAPTIONS if name in pictures},
         notes=notes,
+        doublets=cleaning.tables.get("doublets_by_label"),
     )
     run.log_text(report, REPORT_NAME)
     with replacing(path.with_name(REPORT_NAME)) as temporary:
