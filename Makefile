@@ -12,8 +12,9 @@ ARGS ?=
 run: $(STAMP)
 	$(IN_VENV) mlflow run . --env-manager local --experiment-name annotary $(ARGS)
 
+# Two processes, each with one thread: most tests wait for a process, a disk or a server of their own.
 test: lint types
-	$(IN_VENV) python -m pytest
+	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 test-full: test
 	$(IN_VENV) python -m pytest -m full

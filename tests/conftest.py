@@ -101,6 +101,13 @@ def embedding_here(monkeypatch):
     )
 
 
+@pytest.fixture(autouse=True)
+def reading_here(monkeypatch, request):
+    """Read files in the test's own process; tests of the process that score starts are marked ``bounded``."""
+    if "bounded" not in request.keywords:
+        monkeypatch.setattr("annotary.bounded.open_bounded", lambda **options: contextlib.nullcontext(None))
+
+
 class NoEmbedding:
     """Has no positions, and takes no time."""
 

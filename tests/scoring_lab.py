@@ -24,6 +24,7 @@ from annotary.scoring.ledger_file import open_database
 from annotary.scoring.outcome import make_key
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
+from annotary.scoring.work import WorkHere
 
 BUNDLE = make_bundle()
 
@@ -68,12 +69,12 @@ class Lab:
         self.output.mkdir(exist_ok=True)
         key = make_key(("model", self.version), config)
         with open_database(self.output) as (database, is_new):
-            ledger = Ledger(self.output, key, database)
+            ledger = Ledger(self.output, key, database, prefix=config.prefix)
             if is_new:
                 rebuild(ledger)
             with ledger.working():
                 recover(ledger)
-                batch = Batch(ledger, config, make_record(ledger), self.open_bundle)
+                batch = Batch(ledger, config, make_record(ledger), WorkHere(self.open_bundle, config))
                 yield from batch.score(find_inputs(config.input, Search(config.recursive)).inputs)
 
     def score(self, **options: object) -> dict[str, str]:

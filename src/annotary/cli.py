@@ -1,20 +1,25 @@
 """One command per MLproject entry point; options are the fields of the stage's configuration."""
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 from annotary import __version__, config
-from annotary.errors import AnnotaryError
+from annotary.environment import prepare_environment
+from annotary.errors import AnnotaryError, OutputError, printable
+from annotary.launching import RUN_ID
 from annotary.log import show_messages
 from annotary.paths import is_run_id, resolve_path, resolve_paths, resolve_storage
+from annotary.streams import open_missing_streams
 
 _PATHS = ("output", "dataset", "labels", "quarantine", "ontology", "file")
 _NETWORKS = ("init_from",)
@@ -35,6 +40,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error for people is one line and exit code 1."""
+    open_missing_streams()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -70,6 +76,14 @@ def main() -> None:
         gc.freeze()  # at the end Python would look through all of MLflow for cycles: half a second
 
 
+def _settle_run(command: str) -> None:
+    """Look whether the id of a run in the environment is one that `mlflow run` made for this command."""
+    if RUN_ID in os.environ:
+        from annotary.tracking_store import settle_run
+
+        settle_run(command)
+
+
 def _terminate(*_: object) -> NoReturn:
     """Leave in an orderly way: runs end as FAILED, temporary files go."""
     _end("stopped by signal TERM", exit_code=_TERMINATED)
@@ -77,8 +91,31 @@ def _terminate(*_: object) -> NoReturn:
 
 def _end(message: str, *, exit_code: int = 1) -> NoReturn:
     """Write one line on standard error and leave."""
-    click.echo(f"annotary: error: {' '.join(message.split())}", err=True)
+    with contextlib.suppress(OSError):  # whoever closed it does not want to know
+        click.echo(f"annotary: error: {' '.join(message.split())}", err=True)
     sys.exit(exit_code)
+
+
+def _tell(text: str) -> None:
+    """Write a result on standard output.
+
+    Raises
+    ------
+    OutputError
+        If it takes none.
+    """
+    try:
+        click.echo(printable(text))
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # Python would try once more at the end, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            "standard output",
+            expected="to take the result",
+            found=(error.strerror or str(error)).lower(),
+            remedy="The work itself is done; what was done is in the run's artifacts.",
+        ) from error
 
 
 def stage_command(
@@ -88,6 +125,8 @@ def stage_command(
 
     def decorate(function: Command) -> click.Command:
         def call(**values: Any) -> None:
+            prepare_environment(Path(place) for place in (values.get("output"), ".") if place)
+            _settle_run(name)
             for key in _PATHS:
                 if key in values:
                     values[key] = resolve_path(values[key])
@@ -141,7 +180,7 @@ def preprocess(options: config.PreprocessConfig) -> None:
     from annotary.stages.preprocess import preprocess as run
 
     done = run(options)
-    click.echo(f"dataset file   {done.path}\naddress        {done.address}")
+    _tell(f"dataset file   {done.path}\naddress        {done.address}")
 
 
 @stage_command("baselines", config.BaselinesConfig)
@@ -150,7 +189,7 @@ def baselines(options: config.BaselinesConfig) -> None:
     from annotary.stages.baselines import baselines as run
 
     for candidate in run(options):
-        click.echo(f"{candidate.kind}: {candidate.uri}")
+        _tell(f"{candidate.kind}: {candidate.uri}")
 
 
 @stage_command("pretrain", config.PretrainConfig)
@@ -158,7 +197,7 @@ def pretrain(options: config.PretrainConfig) -> None:
     """Train a network without labels, for transformer --init-from."""
     from annotary.stages.pretrain import pretrain as run
 
-    click.echo(f"pretrained network: {run(options).uri}")
+    _tell(f"pretrained network: {run(options).uri}")
 
 
 @stage_command("transformer", config.TransformerConfig)
@@ -167,7 +206,7 @@ def transformer(options: config.TransformerConfig) -> None:
     from annotary.stages.transformer import transformer as run
 
     candidate = run(options)
-    click.echo(f"{candidate.kind}: {candidate.uri}")
+    _tell(f"{candidate.kind}: {candidate.uri}")
 
 
 @stage_command("ensemble", config.EnsembleConfig)
@@ -176,7 +215,7 @@ def ensemble(options: config.EnsembleConfig) -> None:
     from annotary.stages.ensemble import ensemble as run
 
     candidate = run(options)
-    click.echo(f"{candidate.kind}: {candidate.uri}" if candidate else "no ensemble: one model is enough")
+    _tell(f"{candidate.kind}: {candidate.uri}" if candidate else "no ensemble: one model is enough")
 
 
 @stage_command("evaluate", config.EvaluateConfig)
@@ -185,7 +224,7 @@ def evaluate(options: config.EvaluateConfig) -> None:
     from annotary.stages.evaluate import evaluate as run
     from annotary.stages.evaluate import make_table
 
-    click.echo(make_table(run(options)))
+    _tell(make_table(run(options)))
 
 
 @stage_command("promote", config.PromoteConfig)
@@ -195,7 +234,7 @@ def promote(options: config.PromoteConfig) -> None:
 
     done = run(options)
     champion = f"version {done.champion.number}" if done.champion else "none"
-    click.echo(f"champion: {champion} ({done.verdict.reason})")
+    _tell(f"champion: {champion} ({done.verdict.reason})")
 
 
 @stage_command("rollback", config.RollbackConfig)
@@ -203,7 +242,7 @@ def rollback(options: config.RollbackConfig) -> None:
     """Return to the champion before."""
     from annotary.stages.rollback import rollback as run
 
-    click.echo(f"champion: version {run(options).number}")
+    _tell(f"champion: version {run(options).number}")
 
 
 @stage_command("score", config.ScoreConfig)
@@ -213,15 +252,18 @@ def score(options: config.ScoreConfig) -> None:
     The exit code is 0 where all went well, 3 where some files could not be annotated, 2 where
     none could, 4 for drift if asked for, and 5 where MLflow could not be told in the end.
     """
-    from annotary.stages.score import BatchError
-    from annotary.stages.score import score as run
+    from annotary.stages.score_process import open_worker
 
-    try:
-        outcome = run(options)
-    except BatchError as error:
-        click.echo(error.outcome.to_json())
-        raise
-    click.echo(outcome.to_json())
+    with open_worker(options) as process:  # what it imports, it imports beside what follows
+        from annotary.stages.score import BatchError
+        from annotary.stages.score import score as run
+
+        try:
+            outcome = run(options, process=process)
+        except BatchError as error:
+            _tell(error.outcome.to_json())
+            raise
+    _tell(outcome.to_json())
     click.get_current_context().exit(outcome.exit_code)
 
 
@@ -230,7 +272,7 @@ def models(options: config.ModelsConfig) -> None:
     """List versions with aliases, macro-F1, dataset and date."""
     from annotary.stages.listing import list_models
 
-    click.echo(list_models(options))
+    _tell(list_models(options))
 
 
 @stage_command("ledger", config.LedgerConfig)
@@ -238,7 +280,7 @@ def ledger(options: config.LedgerConfig) -> None:
     """Show the promotion ledger, and check that nobody altered it."""
     from annotary.stages.listing import list_promotions
 
-    click.echo(list_promotions(options))
+    _tell(list_promotions(options))
 
 
 @stage_command("verify", config.VerifyConfig, argument="file")
@@ -249,7 +291,7 @@ def verify(options: config.VerifyConfig) -> None:
 
     findings = run(options)
     for one in findings:
-        click.echo(f"{_MARKS[one.holds]:8} {one.what}: {one.says}")
+        _tell(f"{_MARKS[one.holds]:8} {one.what}: {one.says}")
     refuse_altered(findings, options.file)
 
 
@@ -262,11 +304,11 @@ def pipeline(options: config.MainConfig) -> None:
 
     done = run_pipeline(options)
     champion = done.promotion.champion
-    click.echo("\n" + make_table(done.evaluated) + "\n")
-    click.echo(f"champion         {champion.uri if champion else 'none'} ({done.promotion.verdict.reason})")
+    _tell("\n" + make_table(done.evaluated) + "\n")
+    _tell(f"champion         {champion.uri if champion else 'none'} ({done.promotion.verdict.reason})")
     for scored in done.scored:
-        click.echo(f"annotated file   {scored.target}")
-    click.echo(f"MLflow UI        {describe_ui()}")
+        _tell(f"annotated file   {scored.target}")
+    _tell(f"MLflow UI        {describe_ui()}")
 
 
 if __name__ == "__main__":

@@ -140,6 +140,12 @@ class FilesToScore(StageConfig):
         ge=0,
         description="Files of a folder or glob that changed less than this ago wait for the next run.",
     )
+    read_timeout: float = Field(
+        300,
+        ge=0,
+        description="Seconds without progress after which a file is given up: a process of its own reads it,"
+        " and is ended then. A small file's tables get less. 0 reads in the same process, without bound.",
+    )
     quarantine: str = Field(
         "", description="Folder to which files that cannot be annotated are moved; empty leaves them."
     )

@@ -3,6 +3,8 @@
 import logging
 import time
 
+from annotary.streams import LenientStream
+
 _REPEATS_AFTER_S = 30.0
 _LOGGER = logging.getLogger("annotary")
 
@@ -21,7 +23,7 @@ def show_messages() -> None:
     """Send annotary's messages to standard error; only the command line calls this."""
     if _LOGGER.handlers:
         return
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(LenientStream())
     handler.setFormatter(logging.Formatter("annotary: %(message)s"))
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)

@@ -1,10 +1,11 @@
 """Progress bars on standard error: live on a terminal, a line now and then in a log."""
 
-import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from annotary.streams import LenientStream
 
 Item = TypeVar("Item")
 
@@ -15,14 +16,15 @@ def track(
     items: Iterable[Item] | None, description: str, *, total: float | None = None, unit: str = "it"
 ) -> "tqdm[Item]":
     """Wrap an iterable in a progress bar; ``set_postfix`` shows figures beside it."""
-    live = sys.stderr.isatty()
+    stream = LenientStream()
+    live = stream.isatty()
     interval = 0.1 if live else _LOG_INTERVAL_S
     return tqdm(
         items,
         desc=description,
         total=total,
         unit=unit,
-        file=sys.stderr,
+        file=stream,
         mininterval=interval,
         maxinterval=max(interval, 10.0),
         leave=True,

@@ -6,37 +6,67 @@ as in a database. The entry comes first and the aliases after it; whoever sets
 them looks at the ledger again afterwards, so the last one to write agrees with it.
 """
 
-import getpass
 import os
 import time
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from annotary.anchors import check_anchors, drop_anchor, find_anchors, recall_head
 from annotary.config import CHALLENGER, CHAMPION, PREVIOUS
+from annotary.data.hashing import hash_strings
+from annotary.environment import name_user
 from annotary.errors import RegistryError, StoreError, summarize
-from annotary.ledger import OUTSIDE, Decision, Entry, Ledger, LedgerError, check_mark, read_entries
+from annotary.ledger import (
+    CREATED,
+    DELETED,
+    OUTSIDE,
+    RENAMED,
+    RUN_ID,
+    Decision,
+    Entry,
+    Ledger,
+    LedgerError,
+    check_mark,
+)
+from annotary.ledger_run import (
+    LEDGER_TAG,
+    ModelMemory,
+    bind,
+    find_run,
+    list_planted,
+    make_run,
+    read_memory,
+    read_stored,
+    take_name,
+)
 from annotary.log import warn
 from annotary.outage import refuse_outage
-from annotary.registry import RegisteredVersion, find_alias, get_version, remove_alias, set_alias
-from annotary.tracking import DATASET_HASH_TAG, PANEL_HASH_TAG, SPLIT_HASH_TAG
-
-MODEL_HASH_TAG = "annotary.model_hash"
-LEDGER_TAG = "annotary.ledger"
-
-_EXPERIMENT = "annotary-promotions/{}"
-_NOTE = (
-    "The promotion ledger: each parameter is an entry, the oldest first, with the hash of the one before. "
-    "`annotary ledger` prints it and checks the chain."
+from annotary.registry import (
+    RegisteredVersion,
+    find_alias,
+    get_version,
+    list_versions,
+    remove_alias,
+    set_alias,
 )
-"""What MLflow's page of the run says."""
+from annotary.tracking import DATASET_HASH_TAG, PANEL_HASH_TAG, SPLIT_HASH_TAG
+from annotary.version_files import MODEL_HASH_TAG, PACKAGE_TAG
+
+__all__ = ["MODEL_HASH_TAG", "recall_head"]
+
+EVALUATION_TAG = "annotary.evaluation_run"
+CALLS_HASH_TAG = "annotary.calls_hash"
+
 _ENTRY_DIGITS = 6
 _LONGEST_ENTRY = 5900
 _LONGEST_REASON = 1500
+_SHORTEST_REASON = 40
+_CUT = " ..."
 _MOST_ROUNDS = 20
 _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
@@ -48,25 +78,65 @@ def read_ledger(name: str) -> Ledger:
     Raises
     ------
     LedgerError
-        If it was altered, cut short or taken away.
+        If it was altered, cut short, replaced or taken away.
     """
-    place = f"promotion ledger of {name}"
-    run_id = _find_run(name)
-    stored = mlflow.MlflowClient().get_run(run_id).data.params if run_id else {}
-    numbered = sorted((int(key), text) for key, text in stored.items() if key.isdigit())
-    entries = read_entries(numbered, place=place)
-    return Ledger(name, run_id, entries, applied=check_mark(entries, _read_mark(name), place=place))
+    model = read_memory(name)
+    return _read(model)[0]
+
+
+def read_anchored_ledger(name: str) -> Ledger:
+    """Read a ledger, and check too that it holds what the runs that used it remember of it.
+
+    Raises
+    ------
+    LedgerError
+        If it was altered, cut short, replaced or taken away.
+    """
+    anchors = find_anchors(read_memory(name).created)
+    ledger = read_ledger(name)
+    check_anchors(ledger, anchors)
+    return ledger
+
+
+def anchor(name: str, ledger: Ledger) -> None:
+    """Have the active run remember the ledger's head."""
+    drop_anchor(ledger, read_memory(name).created)
+
+
+def _read(model: ModelMemory) -> tuple[Ledger, Run | None]:
+    """Read a ledger with the run that holds it."""
+    run = find_run(model, {}) if model.run_id else None
+    versions = {version.number: describe_hashes(version) for version in list_versions(model.name)}
+    run = run or find_run(model, versions)
+    entries = read_stored(run, place=model.place)
+    ledger = Ledger(
+        model.name,
+        run.info.run_id if run else "",
+        entries,
+        applied=check_mark(entries, model.mark, place=model.place),
+        versions=versions,
+    )
+    return ledger, run
 
 
 def describe_hashes(version: RegisteredVersion) -> dict[str, str]:
-    """List the hashes of a version that the ledger keeps."""
+    """List the hashes of a version that the ledger keeps, and what tells it from others of its number."""
     tags = {
         "dataset": DATASET_HASH_TAG,
         "split": SPLIT_HASH_TAG,
         "panel": PANEL_HASH_TAG,
         "model": MODEL_HASH_TAG,
+        "evaluation": EVALUATION_TAG,
+        "calls": CALLS_HASH_TAG,
     }
-    return {name: version.tags.get(tag, "") for name, tag in tags.items()}
+    said = {name: version.tags.get(tag, "") for name, tag in tags.items()}
+    package = version.tags.get(PACKAGE_TAG, "")
+    moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=version.created_ms)
+    return said | {
+        "package": hash_strings([package]) if package else "",
+        RUN_ID: version.run_id,
+        CREATED: moment.isoformat(timespec="milliseconds"),
+    }
 
 
 def append(ledger: Ledger, decision: Decision) -> bool:
@@ -76,44 +146,67 @@ def append(ledger: Ledger, decision: Decision) -> bool:
     -------
     Whether the entry is in the ledger.
     """
-    run_id = ledger.run_id or _make_run(ledger.name)
-    entry = Entry(
-        number=len(ledger.entries) + 1,
-        previous=ledger.head,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        user=_name_user(),
-        nonce=uuid.uuid4().hex,
-        decision=replace(decision, reason=decision.reason[:_LONGEST_REASON]),
-    )
-    text, key = entry.to_json(), f"{entry.number:0{_ENTRY_DIGITS}}"
-    if len(text) > _LONGEST_ENTRY:
-        raise LedgerError(
-            f"promotion ledger of {ledger.name}",
-            expected=f"entries of at most {_LONGEST_ENTRY} characters, the size of an MLflow parameter",
-            found=f"{len(text)}",
-            remedy="Give a shorter reason.",
+    model = read_memory(ledger.name)
+    run = find_run(model, {}) if ledger.run_id else make_run(model)
+    if run is None:
+        return False
+    bind(model, run)
+    entry = _fit(
+        Entry(
+            number=len(ledger.entries) + 1,
+            previous=ledger.head,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            user=_name_user(),
+            nonce=uuid.uuid4().hex,
+            decision=replace(decision, reason=decision.reason[:_LONGEST_REASON]),
         )
+    )
+    key = f"{entry.number:0{_ENTRY_DIGITS}}"
     client = mlflow.MlflowClient()
     try:
-        client.log_param(run_id, key, text)
+        client.log_param(run.info.run_id, key, entry.to_json())
     except MlflowException as error:
         refuse_outage(error)
-        if key not in client.get_run(run_id).data.params:
+        if key not in client.get_run(run.info.run_id).data.params:
             raise
         return False
     return True
+
+
+def _fit(entry: Entry) -> Entry:
+    """Shorten an entry's reason until MLflow can keep the entry; letters of other scripts take more room.
+
+    Raises
+    ------
+    LedgerError
+        If it is too long whatever the reason.
+    """
+    while len(entry.to_json()) > _LONGEST_ENTRY:
+        reason = entry.decision.reason.removesuffix(_CUT)
+        if len(reason) <= _SHORTEST_REASON:
+            raise LedgerError(
+                "promotion ledger",
+                expected=f"entries of at most {_LONGEST_ENTRY} characters, the size of an MLflow parameter",
+                found=f"{len(entry.to_json())}",
+                remedy="Shorten MLFLOW_TRACKING_USERNAME, or the tags that hold the version's hashes.",
+            )
+        shorter = reason[: len(reason) * 3 // 4] + _CUT
+        entry = replace(entry, decision=replace(entry.decision, reason=shorter))
+    return entry
 
 
 def settle(name: str) -> Ledger:
     """Bring the aliases in step with the ledger, however many processes do so at once."""
     repeated = False
     for _ in range(_MOST_ROUNDS):
-        ledger = read_ledger(name)
+        model = read_memory(name)
+        ledger, run = _read(model)
+        if run is not None:
+            bind(model, run)
         if ledger.entries and (repeated or ledger.unapplied):
             _set_aliases(ledger)
         if ledger.applied < len(ledger.entries):
-            mark = f"{len(ledger.entries)}:{ledger.head}"
-            mlflow.MlflowClient().set_registered_model_tag(name, LEDGER_TAG, mark)
+            mlflow.MlflowClient().set_registered_model_tag(name, LEDGER_TAG, ledger.mark)
         if read_ledger(name).head == ledger.head:
             return ledger
         repeated = True
@@ -131,12 +224,80 @@ def catch_up(name: str) -> Ledger:
     A process that wrote its entry gets some seconds to set its aliases itself.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
+    warn_of_planted(read_anchored_ledger(name))
     while True:
-        note_outside_move(name)
+        note_outside_changes(name)
         ledger = read_ledger(name)
         if not ledger.unapplied or time.monotonic() > deadline:
             return settle(name)
         time.sleep(_PAUSE_SECONDS)
+
+
+def warn_of_planted(ledger: Ledger) -> None:
+    """Tell of runs that claim to be a registered model's ledger; nothing of them is believed."""
+    for run_id in list_planted(ledger):
+        warn(
+            f"run {run_id} says that it is the promotion ledger of {ledger.name}, and is not: it is not read"
+        )
+
+
+def note_outside_changes(name: str) -> list[Decision]:
+    """Note in the ledger what was done by other means than annotary: a new name, versions deleted, a move.
+
+    Returns
+    -------
+    What was noted.
+    """
+    ledger, run = _read(read_memory(name))
+    noted = [_note_new_name(ledger, run)]
+    for _ in range(_MOST_ROUNDS):
+        if not ledger.deleted:
+            break
+        noted.append(_note_deletion(ledger))
+        ledger = read_ledger(name)
+    noted.append(note_outside_move(name))
+    return [decision for decision in noted if decision]
+
+
+def _note_new_name(ledger: Ledger, run: Run | None) -> Decision | None:
+    """Note that the registered model was renamed."""
+    before = run.data.tags.get(LEDGER_TAG, ledger.name) if run else ledger.name
+    if run is None or before == ledger.name or not ledger.entries:
+        return None
+    decision = Decision(
+        action=RENAMED,
+        before=ledger.champion,
+        after=ledger.champion,
+        reason=f"the registered model was {before!r} before: somebody renamed it in MLflow",
+    )
+    if not append(ledger, decision):
+        return None
+    take_name(run, ledger.name)
+    warn(f"{ledger.name}: the registered model was {before} before; its promotion ledger goes on")
+    return decision
+
+
+def _note_deletion(ledger: Ledger) -> Decision | None:
+    """Note that a version which is or was champion was deleted by other means than annotary."""
+    gone, name = ledger.deleted[0], ledger.name
+    was_champion = ledger.holders[-1].decision.after == gone and not ledger.champion
+    champion = find_alias(name, CHAMPION) if was_champion else None
+    decision = Decision(
+        action=DELETED,
+        candidate=gone,
+        before=gone if was_champion else ledger.champion,
+        after=(champion.number if champion else "") if was_champion else ledger.champion,
+        reason=f"version {gone}, which was champion, is gone: somebody deleted it in MLflow's UI or with "
+        "its client",
+        hashes=describe_hashes(champion) if champion else {},
+    )
+    if not append(ledger, decision):
+        return None
+    settle(name)
+    is_way = was_champion and not champion and ledger.previous
+    way = f"; annotary rollback returns to {_tell(ledger.previous)}" if is_way else ""
+    warn(f"{name}: version {gone}, which was champion, was deleted outside annotary{way}")
+    return decision
 
 
 def note_outside_move(name: str) -> Decision | None:
@@ -152,8 +313,7 @@ def note_outside_move(name: str) -> Decision | None:
         after = champion.number if champion else ""
         if read_ledger(name).head != ledger.head:
             continue
-        under_way = ledger.unapplied and after == ledger.unapplied[0].before
-        if after == ledger.champion or under_way:
+        if after == ledger.champion or _is_under_way(ledger, after):
             return None
         decision = Decision(
             action=OUTSIDE,
@@ -170,8 +330,21 @@ def note_outside_move(name: str) -> Decision | None:
     return None
 
 
+def _is_under_way(ledger: Ledger, champion: str) -> bool:
+    """Tell whether the ledger has a move whose alias is not set yet, so that the champion is the one before.
+
+    That one may have been deleted meanwhile, and its alias with it.
+    """
+    if not ledger.unapplied:
+        return False
+    before = ledger.unapplied[0].before
+    return champion == before or (not champion and before not in (ledger.versions or {}))
+
+
 def note_outside_move_if_possible(name: str) -> None:
-    """Note an outside move where that must not stop the work at hand: a failure is only told.
+    """Note what was done outside annotary where that must not stop the work at hand: a failure is only told.
+
+    The active run remembers the ledger's head, if it can be believed.
 
     Raises
     ------
@@ -179,7 +352,9 @@ def note_outside_move_if_possible(name: str) -> None:
         If the tracking store is away: the work at hand needs it too.
     """
     try:
-        note_outside_move(name)
+        read_anchored_ledger(name)
+        note_outside_changes(name)
+        anchor(name, read_ledger(name))
     except StoreError:
         raise
     except (MlflowException, LedgerError, RegistryError) as error:
@@ -203,66 +378,6 @@ def _set_aliases(ledger: Ledger) -> None:
         remove_alias(ledger.name, CHALLENGER)
 
 
-def _read_mark(name: str) -> str:
-    """Read which entry the registered model remembers as the last whose aliases were set."""
-    try:
-        return str(mlflow.MlflowClient().get_registered_model(name).tags.get(LEDGER_TAG, ""))
-    except MlflowException as error:
-        refuse_outage(error)
-        raise RegistryError(
-            f"registered model {name!r}",
-            expected="to be in the registry",
-            found=summarize(error),
-            remedy=f"Check --model-name, and MLFLOW_TRACKING_URI (now {mlflow.get_registry_uri()}).",
-        ) from error
-
-
-def _find_run(name: str) -> str:
-    """Find the run that holds a model's entries; empty if there is none yet."""
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(_EXPERIMENT.format(name))
-    if experiment is None:
-        return ""
-    runs = client.search_runs(
-        [experiment.experiment_id],
-        filter_string=f"tags.`{LEDGER_TAG}` = '{name}'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
-    if not runs or experiment.lifecycle_stage != "active":
-        raise LedgerError(
-            f"promotion ledger of {name}",
-            expected=f"its run in the experiment {experiment.name!r}",
-            found="it deleted",
-            remedy="Restore it with mlflow runs restore and mlflow experiments restore.",
-        )
-    return str(runs[0].info.run_id)
-
-
-def _make_run(name: str) -> str:
-    """Make the run of a new ledger, or take the one that another process made first.
-
-    The run is made in an experiment of a name of its own, which is then given
-    the right one: MLflow lets only one process do that.
-    """
-    client = mlflow.MlflowClient()
-    title = _EXPERIMENT.format(name)
-    experiment_id = client.create_experiment(f"{title}/{uuid.uuid4().hex}")
-    tags = {LEDGER_TAG: name, MLFLOW_RUN_NOTE: _NOTE}
-    run = client.create_run(experiment_id, tags=tags, run_name=f"promotions of {name}")
-    client.set_terminated(run.info.run_id)
-    try:
-        client.rename_experiment(experiment_id, title)
-    except MlflowException as error:
-        refuse_outage(error)
-        first = _find_run(name)
-        if not first:
-            raise
-        client.delete_experiment(experiment_id)
-        return first
-    return str(run.info.run_id)
-
-
 def _name_user() -> str:
-    """Name who is at work: the account at the server, or on this machine."""
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    """Name who is at work: the account at the server, or on this machine; its number where it has no name."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or name_user()

@@ -6,23 +6,31 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import annotary
 from annotary import __version__, pyfunc
 from annotary.config import CHALLENGER
-from annotary.errors import RegistryError, summarize
+from annotary.data.hashing import hash_file
+from annotary.errors import BundleError, RegistryError, summarize
+from annotary.logged_models import (
+    CONTENTS_HASH_TAG,
+    Candidate,
+    find_candidates,
+    get_candidate,
+    get_candidates,
+    get_logged_tags,
+    list_requirements,
+    log_model_metrics,
+    make_signature,
+)
 from annotary.models.bundle import Bundle
-from annotary.models.bundle_files import hash_contents, load_bundle, save_bundle
+from annotary.models.bundle_files import MANIFEST, hash_contents, load_bundle, save_bundle
 from annotary.outage import refuse_outage
 from annotary.tracking import (
     DATASET_HASH_TAG,
@@ -31,38 +39,13 @@ from annotary.tracking import (
     SPLIT_HASH_TAG,
     VERSION_TAG,
 )
+from annotary.version_files import BUNDLE, CODE, MODEL_HASH_TAG, describe_files, write_code_list
 
-_CONTENTS_HASH_TAG = "annotary.contents_hash"
-_BASE_REQUIREMENTS = ("mlflow", "anndata", "h5py", "numpy", "pandas", "safetensors", "scipy", "tqdm")
-_NETWORK_REQUIREMENTS = ("torch", "einops")
-_NETWORK_KINDS = ("transformer", "ensemble")
+__all__ = ["Candidate", "find_candidates", "get_candidate", "get_candidates", "log_model_metrics"]
+
 _NOT_THERE = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)}
-_MOST_VERSIONS = 1000
-_ARTIFACTS = "artifacts"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A logged model that may become a version.
-
-    Attributes
-    ----------
-    model_id
-        MLflow's id of the logged model.
-    kind
-        Model family.
-    run_id
-        Run that trained it.
-    """
-
-    model_id: str
-    kind: str
-    run_id: str
-
-    @property
-    def uri(self) -> str:
-        """Address for :func:`load`."""
-        return f"models:/{self.model_id}"
+_MOST_VERSIONS = 100_000
+_FROM_A_LOGGED_MODEL = "models:/"
 
 
 @dataclass(frozen=True)
@@ -79,6 +62,10 @@ class RegisteredVersion:
         Its tags.
     created
         When it was registered: UTC, ISO 8601.
+    created_ms
+        The same in milliseconds since 1970.
+    model_id
+        MLflow's id of the logged model that it was made of; empty where it was made of files.
     """
 
     name: str
@@ -86,6 +73,8 @@ class RegisteredVersion:
     run_id: str
     tags: dict[str, str]
     created: str
+    created_ms: int = 0
+    model_id: str = ""
 
     @property
     def uri(self) -> str:
@@ -102,100 +91,30 @@ def log_bundle(bundle: Bundle) -> Candidate:
     """
     with tempfile.TemporaryDirectory(prefix="annotary-") as name:
         folder = Path(name)
-        save_bundle(bundle, folder / pyfunc.BUNDLE_ARTIFACT)
-        code = folder / "code" / "annotary"
+        code = folder / CODE / "annotary"
         shutil.copytree(
             Path(annotary.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
         )
+        write_code_list(folder / CODE, folder / pyfunc.BUNDLE_ARTIFACT)
+        save_bundle(bundle, folder / pyfunc.BUNDLE_ARTIFACT)
         info = mlflow.pyfunc.log_model(
             name=bundle.model.kind,
             python_model=str(Path(pyfunc.__file__)),
             code_paths=[str(code)],
             artifacts={pyfunc.BUNDLE_ARTIFACT: str(folder / pyfunc.BUNDLE_ARTIFACT)},
-            signature=_make_signature(bundle),
-            pip_requirements=_list_requirements(bundle.model.kind),
+            signature=make_signature(bundle),
+            pip_requirements=list_requirements(bundle.model.kind),
             tags={
                 KIND_TAG: bundle.model.kind,
                 DATASET_HASH_TAG: bundle.provenance.dataset_hash,
                 SPLIT_HASH_TAG: bundle.provenance.split_hash,
                 PANEL_HASH_TAG: bundle.spec.panel_hash,
                 VERSION_TAG: __version__,
-                _CONTENTS_HASH_TAG: hash_contents(folder / pyfunc.BUNDLE_ARTIFACT),
+                CONTENTS_HASH_TAG: hash_contents(folder / pyfunc.BUNDLE_ARTIFACT),
+                MODEL_HASH_TAG: hash_file(folder / pyfunc.BUNDLE_ARTIFACT / MANIFEST),
             },
         )
     return Candidate(model_id=info.model_id, kind=bundle.model.kind, run_id=bundle.provenance.run_id)
-
-
-def _make_signature(bundle: Bundle) -> ModelSignature:
-    """Describe what ``predict`` takes and gives.
-
-    The input has no schema: MLflow drops the columns that a schema does not name, but a table of counts
-    needs all its genes, of the panel or not, for the depth of its cells.
-    """
-    types = {str: DataType.string, float: DataType.float, bool: DataType.boolean, int: DataType.long}
-    columns = [ColSpec(types[kind], name) for name, kind in pyfunc.name_columns(bundle.label_names).items()]
-    params = [ParamSpec(name, types[type(default)], default) for name, default in pyfunc.PARAMS.items()]
-    return ModelSignature(
-        outputs=Schema([ColSpec(DataType.string, pyfunc.PATH_COLUMN, required=False), *columns]),
-        params=ParamSchema(params),
-    )
-
-
-def _list_requirements(kind: str) -> list[str]:
-    """List what a model needs to predict, in the versions that trained it."""
-    names = _BASE_REQUIREMENTS + (_NETWORK_REQUIREMENTS if kind in _NETWORK_KINDS else ())
-    return [f"{name}=={version(name).split('+')[0]}" for name in names]
-
-
-def find_candidates(dataset_hash: str) -> list[Candidate]:
-    """Find every model of the current experiment that was trained on a dataset, oldest first.
-
-    Workers of one study each log its best model: of models that say the same of cells, the oldest is taken.
-    """
-    run = mlflow.active_run()
-    models = mlflow.search_logged_models(
-        experiment_ids=[run.info.experiment_id] if run else None,
-        filter_string=f"tags.`{DATASET_HASH_TAG}` = '{dataset_hash}'",
-        order_by=[{"field_name": "creation_time", "ascending": True}],
-        output_format="list",
-    )
-    different: dict[str, Any] = {}
-    for model in models:
-        different.setdefault(model.tags.get(_CONTENTS_HASH_TAG, model.model_id), model)
-    return [_to_candidate(model) for model in different.values()]
-
-
-def get_candidate(model_id: str) -> Candidate:
-    """Get one logged model.
-
-    Raises
-    ------
-    RegistryError
-        If there is none of this id, or annotary did not log it.
-    """
-    try:
-        model = mlflow.get_logged_model(model_id)
-    except MlflowException as error:
-        refuse_outage(error)
-        raise RegistryError(
-            f"candidate {model_id!r}",
-            expected="to be the id of a logged model",
-            found="none of this id",
-            remedy="Take the ids that baselines and transformer print, or leave --candidates empty.",
-        ) from error
-    return _to_candidate(model)
-
-
-def get_candidates(model_ids: str) -> list[Candidate]:
-    """Get the logged models of ids with commas between them; none for an empty text."""
-    return [get_candidate(model_id.strip()) for model_id in model_ids.split(",") if model_id.strip()]
-
-
-def _to_candidate(model: Any) -> Candidate:
-    """Read kind and run of a logged model."""
-    return Candidate(
-        model_id=model.model_id, kind=model.tags.get(KIND_TAG, model.name), run_id=model.source_run_id
-    )
 
 
 def load(uri: str) -> Bundle:
@@ -211,14 +130,39 @@ def load(uri: str) -> Bundle:
     return load_bundle(fetch_bundle(uri))
 
 
-def register(candidate: Candidate, name: str, *, tags: dict[str, str]) -> RegisteredVersion:
-    """Make a logged model a version of a registered model, once; tags are brought up to date."""
+def register(
+    candidate: Candidate, name: str, *, tags: dict[str, str], folder: Path | None = None
+) -> RegisteredVersion:
+    """Make a logged model a version of a registered model, once; tags are brought up to date.
+
+    Parameters
+    ----------
+    folder
+        Its files, if they were fetched before.
+
+    Raises
+    ------
+    BundleError
+        If its files are others than those that were logged, or registered before: their hashes are
+        recorded once.
+    """
+    folder = fetch_model(candidate.uri) if folder is None else folder
+    hashes = describe_files(folder)
     client = mlflow.MlflowClient()
     found = _find_version(name, candidate.model_id)
+    recorded = get_logged_tags(candidate.model_id) | (dict(found.tags) if found else {})
+    for tag, value in hashes.items():
+        if recorded.get(tag, value) != value:
+            raise BundleError(
+                folder,
+                expected=f"to be as it was registered, {tag} = {recorded[tag]}",
+                found=value,
+                remedy="The model's files were altered: train it again.",
+            )
     if found is None:
         with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints what it made
-            found = mlflow.register_model(candidate.uri, name)
-    for key, value in tags.items():
+            found = mlflow.register_model(candidate.uri, name, tags=hashes)
+    for key, value in (tags | hashes).items():
         client.set_model_version_tag(name, found.version, key, value)
     return get_version(name, str(found.version))
 
@@ -230,8 +174,9 @@ def _find_version(name: str, model_id: str) -> ModelVersion | None:
 
 
 def _id_of(source: str | None) -> str:
-    """Read the logged model's id out of a version's source, ``models:/ID``."""
-    return (source or "").removeprefix("models:/")
+    """Read the logged model's id out of a version's source, ``models:/ID``; empty where it has none."""
+    found = (source or "").removeprefix(_FROM_A_LOGGED_MODEL)
+    return "" if found == source or "/" in found or "@" in found else found
 
 
 def get_version(name: str, number: str) -> RegisteredVersion:
@@ -264,7 +209,16 @@ def _to_version(found: ModelVersion) -> RegisteredVersion:
         run_id=found.run_id or "",
         tags=dict(found.tags),
         created=created.isoformat(timespec="seconds"),
+        created_ms=found.creation_timestamp or 0,
+        model_id=found.model_id or _id_of(found.source),
     )
+
+
+def find_renamed(number: str, run_id: str) -> RegisteredVersion | None:
+    """Find a version by number and training run where its registered model has another name now."""
+    found = mlflow.search_model_versions(filter_string=f"run_id = '{run_id}'") if run_id.isalnum() else []
+    same = [_to_version(one) for one in found if str(one.version) == number]
+    return same[0] if len(same) == 1 else None
 
 
 def list_versions(name: str) -> list[RegisteredVersion]:
@@ -321,7 +275,8 @@ def resolve_alias(name: str, alias: str) -> RegisteredVersion:
             expected="a version with this alias",
             found=_describe_model(name),
             remedy=f"Run annotary {'evaluate' if alias == CHALLENGER else 'promote'}, "
-            f"or set the alias {alias!r} in MLflow's UI. "
+            f"or set the alias {alias!r} in MLflow's UI. If the champion was deleted, annotary rollback "
+            "returns to the one before. "
             f"The registry is {mlflow.get_registry_uri()}.",
         )
     return found
@@ -351,6 +306,27 @@ def describe_version(target: RegisteredVersion, text: str) -> None:
     mlflow.MlflowClient().update_model_version(target.name, target.number, description=text)
 
 
+def fetch_model(uri: str) -> Path:
+    """Get the folder with all files of a logged model or a version, unread and unchecked.
+
+    Raises
+    ------
+    RegistryError
+        If the files cannot be had.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (MlflowException, OSError) as error:
+        refuse_outage(error)
+        raise RegistryError(
+            uri,
+            expected="files in the artifact store",
+            found=summarize(error),
+            remedy="Check that its artifact store can be reached. If its files are gone for good, delete the "
+            "version in MLflow: the others go on without it.",
+        ) from error
+
+
 def fetch_bundle(uri: str) -> Path:
     """Get the folder with a model's own files, unread and unchecked.
 
@@ -359,17 +335,7 @@ def fetch_bundle(uri: str) -> Path:
     RegistryError
         If the files cannot be had.
     """
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except (MlflowException, OSError) as error:
-        refuse_outage(error)
-        raise RegistryError(
-            uri,
-            expected="files in the artifact store",
-            found=summarize(error),
-            remedy="Check that its artifact store can be reached.",
-        ) from error
-    return folder / _ARTIFACTS / pyfunc.BUNDLE_ARTIFACT
+    return fetch_model(uri) / BUNDLE
 
 
 def tag_version(target: RegisteredVersion, tags: dict[str, str]) -> None:
@@ -377,12 +343,3 @@ def tag_version(target: RegisteredVersion, tags: dict[str, str]) -> None:
     client = mlflow.MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(target.name, target.number, key, value)
-
-
-def log_model_metrics(candidate: Candidate, metrics: dict[str, float], dataset: Any) -> None:
-    """Link metrics to a logged model and the dataset they were measured on."""
-    mlflow.log_metrics(
-        {f"{candidate.kind}.{name}": value for name, value in metrics.items()},
-        model_id=candidate.model_id,
-        dataset=dataset,
-    )

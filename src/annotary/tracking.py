@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import logging
+import os
 import tempfile
 import time
 import traceback
@@ -10,24 +10,29 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from annotary import __version__
 from annotary.config import StageConfig
+from annotary.data.csv_text import write_csv
 from annotary.data.dataset import DatasetRecord, DatasetTables
 from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
 from annotary.outage import closing_soon, naming_outages, refuse_outage
 from annotary.paths import hide_password, is_remote
+from annotary.tracking_store import connect as connect
+from annotary.tracking_store import describe_ui as describe_ui
+from annotary.tracking_store import find_checkpoints as find_checkpoints
+from annotary.tracking_store import find_study_storage as find_study_storage
+from annotary.tracking_store import settle_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,41 +50,11 @@ PANEL_HASH_TAG = "annotary.panel_hash"
 TRIAL_STATE_TAG = "annotary.trial_state"
 LEAKY_TAG = "leaky"
 
-_SQLITE = "sqlite:///"
-_STUDIES = "optuna.db"
-_CHECKPOINTS = "annotary-checkpoints"
 _DIGEST_LENGTH = 36
 _LONGEST_DATASET_NAME = 500
 _LONGEST_TAG = 5000
-
-
-def connect() -> None:
-    """Open the tracking store, making a new SQLite file under a lock.
-
-    Two processes that open a new SQLite file at once race its migrations and
-    break it for good.
-
-    Raises
-    ------
-    RegistryError
-        If the store does not answer, or does not let us in.
-    """
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each new table
-    address = mlflow.get_tracking_uri()
-    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if address.startswith(_SQLITE):
-        lock = FileLock(f"{address.removeprefix(_SQLITE)}.lock")
-    try:
-        with lock:
-            mlflow.MlflowClient().search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        refuse_outage(error)
-        raise RegistryError(
-            f"tracking store {address}",
-            expected="to answer",
-            found=summarize(error),
-            remedy="Check MLFLOW_TRACKING_URI, and that the server or its disk is there.",
-        ) from error
+_LONGEST_PARAM = 6000
+_EXPERIMENT = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 
 
 class LoggedDataset(MetaDataset):
@@ -145,14 +120,22 @@ class StageRun:
         """Log a text file."""
         mlflow.log_text(text, name)
 
+    def log_text_if_possible(self, text: str, name: str) -> bool:
+        """Log a text file; tell whether the store took it."""
+        try:
+            mlflow.log_text(text, name)
+        except (MlflowException, OSError):
+            return False
+        return True
+
     def log_folder(self, folder: Path) -> None:
         """Log a folder with its files, under its name."""
         mlflow.log_artifacts(str(folder), folder.name)
 
     def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
-        """Log a table as ``tables/NAME.csv``."""
+        """Log a table as ``tables/NAME.csv``, with texts that no spreadsheet takes for a formula."""
         with _log_new_file(f"{name}.csv", "tables") as path:
-            table.to_csv(path, index=index)
+            write_csv(table, path, index=index)
 
     def log_file(self, path: Path, folder: str) -> str:
         """Log a file; return its ``runs:/`` address."""
@@ -187,15 +170,15 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
         If the store goes away and stays so; what closes the run is then tried for some seconds only.
     """
     connect()
+    settle_run()
     with naming_outages():
-        nested = mlflow.active_run() is not None
-        info = mlflow.start_run(run_name=stage, nested=nested).info
+        info = _start_run(stage)
         run = StageRun(info.run_id, info.experiment_id)
         started = time.monotonic()
         try:
             with naming_outages():
                 mlflow.set_tags({MLFLOW_RUN_NAME: stage, STAGE_TAG: stage, VERSION_TAG: __version__})
-                mlflow.log_params(_describe(config))
+                _log_configuration(config)
                 yield run
                 mlflow.log_metrics({"stage_seconds": time.monotonic() - started}, run_id=run.run_id)
         except BaseException as error:
@@ -207,6 +190,40 @@ def stage_run(stage: str, config: StageConfig) -> Iterator[StageRun]:
                     mlflow.end_run("FAILED")
             raise
         mlflow.end_run()
+
+
+def _start_run(stage: str) -> RunInfo:
+    """Begin a run, or go on with the one of ``mlflow run``.
+
+    Raises
+    ------
+    RegistryError
+        If the experiment is not there, or was deleted.
+    """
+    try:
+        return mlflow.start_run(run_name=stage, nested=mlflow.active_run() is not None).info
+    except MlflowException as error:
+        refuse_outage(error)
+        set_by = [f"{name}={os.environ[name]}" for name in _EXPERIMENT if os.environ.get(name) is not None]
+        raise RegistryError(
+            f"tracking store {hide_password(mlflow.get_tracking_uri())}",
+            expected=f"an experiment that runs can be added to ({' and '.join(set_by) or 'the default one'})",
+            found=summarize(error),
+            remedy="Set MLFLOW_EXPERIMENT_NAME to another name, unset MLFLOW_EXPERIMENT_ID, or bring a "
+            "deleted one back: mlflow experiments restore --experiment-id ID.",
+        ) from error
+
+
+def _log_configuration(config: StageConfig) -> None:
+    """Log a configuration as parameters; of a value longer than MLflow takes all of it as a text file."""
+    described = _describe(config)
+    for name, value in described.items():
+        if len(str(value)) > _LONGEST_PARAM:
+            place = f"config/{name.removeprefix('config.')}.txt"
+            mlflow.log_text(f"{value}\n", place)
+            note = f"... ({len(str(value)):,} characters; all in the artifact {place})"
+            described[name] = f"{str(value)[: _LONGEST_PARAM - len(note)]}{note}"
+    mlflow.log_params(described)
 
 
 def _describe(config: StageConfig) -> dict[str, object]:
@@ -277,6 +294,65 @@ def find_run(near: StageRun, tag: str, value: str) -> str | None:
     return runs[0].info.run_id if runs else None
 
 
+@dataclass(frozen=True)
+class RunFacts:
+    """What the store knows of a run.
+
+    Attributes
+    ----------
+    run_id
+        Its id.
+    stage
+        The stage that it is a run of; empty where it is of none.
+    tags
+        Its tags.
+    is_finished
+        Whether it came to its end.
+    """
+
+    run_id: str
+    stage: str
+    tags: dict[str, str]
+    is_finished: bool
+
+
+def describe_run(run_id: str) -> RunFacts | None:
+    """Describe a run; None where the store has none of the id, or it was deleted."""
+    try:
+        run = mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        refuse_outage(error)
+        return None
+    if run.info.lifecycle_stage != "active":
+        return None
+    tags = dict(run.data.tags)
+    return RunFacts(run_id, tags.get(STAGE_TAG, ""), tags, run.info.status == "FINISHED")
+
+
+def iter_artifacts(run_id: str, folder: str) -> Iterator[Path]:
+    """Fetch the files of a folder of a run's artifacts, one after the other; none where there is no folder.
+
+    Raises
+    ------
+    InputFileError
+        If one cannot be had.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        found = sorted(one.path for one in client.list_artifacts(run_id, folder) if not one.is_dir)
+        for name in found:
+            with tempfile.TemporaryDirectory() as scratch:
+                yield Path(client.download_artifacts(run_id, name, scratch))
+    except (MlflowException, OSError) as error:
+        refuse_outage(error)
+        raise InputFileError(
+            f"runs:/{run_id}/{folder}",
+            expected="to be artifacts that can be fetched",
+            found=summarize(error),
+            remedy="Check the artifact store.",
+        ) from error
+
+
 def fetch(address: str) -> Path:
     """Get a local path of a path or an address such as ``runs:/RUN_ID/dataset/dataset.h5ad``.
 
@@ -302,30 +378,6 @@ def fetch(address: str) -> Path:
             found=summarize(error),
             remedy=f"Check the address and MLFLOW_TRACKING_URI (now {mlflow.get_tracking_uri()}).",
         ) from error
-
-
-def find_study_storage() -> str:
-    """Find where Optuna's studies lie by default: beside the tracking store's SQLite file, or here."""
-    return f"{_SQLITE}{_find_own_folder() / _STUDIES}"
-
-
-def find_checkpoints() -> Path:
-    """Find the folder of checkpoints of trainings: beside the tracking store's SQLite file, or here."""
-    return _find_own_folder() / _CHECKPOINTS
-
-
-def _find_own_folder() -> Path:
-    """Find where files lie that the tracking store does not hold."""
-    address = mlflow.get_tracking_uri()
-    return Path(address.removeprefix(_SQLITE)).parent if address.startswith(_SQLITE) else Path()
-
-
-def describe_ui() -> str:
-    """Tell how to open MLflow's UI on the current tracking store."""
-    address = mlflow.get_tracking_uri()
-    if address.startswith("http"):
-        return address
-    return f"mlflow ui --backend-store-uri {address}    then open http://127.0.0.1:5000"
 
 
 def to_json(values: dict[str, object]) -> str:

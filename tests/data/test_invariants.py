@@ -14,7 +14,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from simulate import simulate_cells
 
 from annotary.config import PreprocessConfig
-from annotary.data import dataset, scratch, source, zarr_store
+from annotary.data import dataset, rows, scratch, source
 from annotary.data.dataset import DatasetRecord, read_dataset
 from annotary.stages.preprocess import preprocess
 
@@ -131,7 +131,7 @@ def test_the_chunk_size_does_not_change_the_dataset(chunk_size, store, module_st
     path = new_path(module_store)
     adata.write_h5ad(path)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (source, scratch, dataset, zarr_store):
+        for module in (source, scratch, dataset, rows):
             monkeypatch.setattr(module, "CHUNK_SIZE", chunk_size)
         check_same(run(module_store, path), expected)
 

@@ -38,7 +38,7 @@ def test_the_exit_code_and_the_json_tell_what_became_of_the_files(
 ):
     outcome = Outcome(model="models:/m/1", run_id="r", files=files, drift=drift, fails_on_drift=True)
 
-    def score(config):
+    def score(config, *, process=None):
         outcome.raise_failures(config.input)
         return outcome
 

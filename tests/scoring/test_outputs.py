@@ -18,9 +18,10 @@ from annotary.errors import InputFileError, OutputError
 from annotary.models.bundle import Annotation
 from annotary.scoring import outputs
 from annotary.scoring.annotate import AnnotatedCells
-from annotary.scoring.outputs import add_annotation, describe
+from annotary.scoring.outputs import add_annotation, describe_table
 from annotary.scoring.records import ScoreRecord, read_record
 from annotary.scoring.tables import CELL_ID, read_table_record, write_table
+from annotary.scoring.written import list_moved
 
 OBS_COLUMNS = [
     keys.PREDICTED_LABELS,
@@ -36,10 +37,12 @@ RECORD = ScoreRecord(
 )
 
 
-def write_annotated(source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord) -> list[str]:
+def write_annotated(
+    source: Path, target: Path, cells: AnnotatedCells, record: ScoreRecord, prefix: str = ""
+) -> list[str]:
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
-        return add_annotation(temporary, cells, record, shown_as=str(source))
+        return list_moved(add_annotation(temporary, cells, record, shown_as=str(source), prefix=prefix))
 
 
 def make_cells(n_cells: int, *, seed: int = 0) -> AnnotatedCells:
@@ -164,7 +167,9 @@ def test_labels_that_another_tool_wrote_over_ours_are_kept(tmp_path):
     theirs = anndata.read_h5ad(once)
     theirs.obs[keys.PREDICTED_LABELS] = pd.Categorical(["theirs"] * 10)
     theirs.write_h5ad(once)
-    assert len(write_annotated(once, twice, make_cells(10, seed=1), RECORD)) == 8
+    assert write_annotated(once, twice, make_cells(10, seed=1), RECORD) == [
+        "obs['predicted_labels'] -> obs['predicted_labels_before_annotary']"
+    ]
     assert set(anndata.read_h5ad(twice).obs["predicted_labels_before_annotary"]) == {"theirs"}
 
 
@@ -176,7 +181,7 @@ def test_a_failure_while_writing_leaves_the_old_output_and_no_temporary_file(ric
     def fill_the_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outputs, "_replace", fill_the_disk)
+    monkeypatch.setattr(outputs, "_write", fill_the_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         write_annotated(rich, target, make_cells(40, seed=1), RECORD)
     assert target.read_bytes() == before
@@ -196,7 +201,7 @@ def test_tables_of_an_old_layout_are_refused_with_the_remedy(tmp_path):
 def test_a_table_has_the_columns_of_the_annotated_file(kind, rich, tmp_path):
     target, cells = tmp_path / "rich.annotated.h5ad", make_cells(40)
     write_annotated(rich, target, cells, RECORD)
-    write_table(tmp_path / "table", cells, describe(cells, RECORD), kind=kind)
+    write_table(tmp_path / "table", cells, describe_table(cells, RECORD), kind=kind)
     table = getattr(pd, f"read_{kind}")(tmp_path / "table").set_index(CELL_ID)
     after = anndata.read_h5ad(target)
     own = [keys.PREDICTED_LABELS, keys.CONF_SCORE, keys.LOW_INFORMATION]

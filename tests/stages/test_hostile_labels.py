@@ -161,7 +161,7 @@ def test_the_registry_finds_versions_moves_and_files_by_such_names(outcome, conf
     assert len(list_versions(MODEL)) == len(outcome.evaluated)
     assert MODEL in str(outcome.promotion.champion.uri)
     findings = verify(VerifyConfig(file=str(outcome.scored[0].target), input=config.input))
-    assert [one.holds for one in findings] == [True] * 4
+    assert {one.holds for one in findings} == {True}
     other = next(
         one.version for one in outcome.evaluated if one.version.number != outcome.promotion.champion.number
     )

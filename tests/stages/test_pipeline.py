@@ -336,7 +336,7 @@ def test_verify_finds_nothing_in_a_file_that_only_gained_something(outcome, tmp_
         return cells
 
     findings = verify_copy(outcome, tmp_path, add, input=str(outcome.scored[0].source))
-    assert [one.holds for one in findings.values()] == [True] * 4
+    assert {one.holds for one in findings.values()} == {True}
     refuse_altered(list(findings.values()), "file")
 
 

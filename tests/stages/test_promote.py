@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import leave_out_embedding, leave_store
 from simulate import simulate_cells, write_cells
@@ -20,19 +21,23 @@ from annotary.config import (
     EvaluateConfig,
     PreprocessConfig,
     PromoteConfig,
+    RollbackConfig,
 )
 from annotary.data.dataset import read_dataset
-from annotary.errors import RegistryError
+from annotary.data.hashing import hash_file
+from annotary.errors import BundleError, RegistryError
 from annotary.evaluation.comparison import annotate_cells
 from annotary.ledger import KEPT, OUTSIDE, PROMOTED, WOULD_PROMOTE
-from annotary.promotions import read_ledger
-from annotary.registry import find_alias, get_version, list_aliases, load, set_alias
+from annotary.promotions import CALLS_HASH_TAG, catch_up, read_ledger
+from annotary.registry import fetch_model, find_alias, get_version, list_aliases, load, set_alias
 from annotary.stages import promote as stage
 from annotary.stages.baselines import baselines
 from annotary.stages.evaluate import evaluate
+from annotary.stages.evaluation_check import FIGURES
 from annotary.stages.held_out_calls import HeldOutCalls, ask_again
 from annotary.stages.preprocess import preprocess
 from annotary.stages.promote import DECISION_TAG, RULES_TAG, promote, refuse_other_cells
+from annotary.stages.rollback import rollback
 from annotary.tracking import fetch
 
 NAME = "cell-annotator"
@@ -252,7 +257,7 @@ def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, tmp_path
 def test_a_version_that_does_not_answer_is_an_error_for_people(evaluated, tmp_path):
     dataset = read_dataset(fetch(evaluated[0].version.tags["annotary.dataset"]))
     gone = replace(evaluated[0].version, number="99")
-    with pytest.raises(RegistryError, match=r"models:/cell-annotator/99 needs to annotate.*exit code 1"):
+    with pytest.raises(RegistryError, match=r"models:/cell-annotator/99 needs files in the artifact store"):
         ask_again(gone, dataset, dataset.take(keys.TEST), device="cpu")
 
 
@@ -283,3 +288,84 @@ def test_evaluating_again_registers_no_version_twice(evaluated):
     dataset = evaluated[0].version.tags["annotary.dataset"]
     again = evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
     assert [one.version.number for one in again] == [one.version.number for one in evaluated]
+
+
+def alter_tag(number: str, name: str, value: str) -> None:
+    mlflow.MlflowClient().set_model_version_tag(NAME, number, name, value)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_that_was_altered_in_a_tag_is_refused_naming_what_was_measured(evaluated, name):
+    number = evaluated[0].version.number
+    alter_tag(number, name, "0.999")
+    with pytest.raises(RegistryError, match=rf"tag {name} needs what the evaluation's run .*found '0\.999'"):
+        promote(PromoteConfig(version=number, mode="dry_run"))
+    assert find_alias(NAME, CHAMPION) is None
+    assert read_actions() == []
+
+
+@pytest.mark.parametrize("name", ["annotary.split_hash", "annotary.counts_hash", CALLS_HASH_TAG])
+def test_hashes_that_decide_how_to_compare_are_held_against_the_evaluation(evaluated, name):
+    number = evaluated[0].version.number
+    alter_tag(number, name, "0" * 64)
+    with pytest.raises(RegistryError, match=rf"tag {name} needs what the evaluation's run"):
+        promote(PromoteConfig(version=number))
+
+
+def test_calls_that_were_altered_are_refused_by_their_hash_and_by_counting_again(evaluated, module_store):
+    best = evaluated[0].version
+    run_id = best.tags["annotary.evaluation_run"]
+    table = next((module_store / "artifacts" / run_id).rglob("predictions.csv"))
+    before = table.read_text()
+    try:
+        forged = pd.read_csv(table, dtype=str)
+        column = f"{best.tags['annotary.kind']}_v{best.number}"
+        forged[column] = forged[column].to_numpy()[::-1]
+        forged.to_csv(table, index=False)
+        with pytest.raises(RegistryError, match="with SHA-256"):
+            promote(PromoteConfig(version=best.number))
+        for set_tag in (
+            lambda name, value: alter_tag(best.number, name, value),
+            lambda name, value: mlflow.MlflowClient().set_tag(run_id, name, value),
+        ):
+            set_tag(CALLS_HASH_TAG, hash_file(table))
+        with pytest.raises(RegistryError, match="tag macro_f1 needs what its calls of"):
+            promote(PromoteConfig(version=best.number))
+    finally:
+        table.write_text(before)
+
+
+def test_a_version_with_altered_files_is_not_promoted_and_a_rollback_passes_it_over(evaluated, caplog):
+    best, worse = numbers(evaluated)
+    lenient = {"min_gain": -1, "non_inferiority_margin": 1, "max_class_drop": 1, "n_draws": 100}
+    code = fetch_model(get_version(NAME, worse).uri) / "code" / "annotary" / "__init__.py"
+    before = code.read_text()
+    try:
+        code.write_text(before + "\n")
+        with pytest.raises(BundleError, match=r"code/annotary/__init__\.py"):
+            promote(PromoteConfig(version=worse))
+        code.write_text(before)
+        for number in (worse, best):
+            promote(PromoteConfig(version=number, **lenient))
+        code.write_text(before + "\n")
+        with pytest.raises(RegistryError, match=f"found version {worse}, altered"):
+            rollback(RollbackConfig())
+    finally:
+        code.write_text(before)
+    assert find_alias(NAME, CHAMPION).number == best
+    assert f"version {worse} is passed over" in caplog.text
+
+
+def test_where_the_champion_was_deleted_the_former_one_is_the_rival(evaluated, monkeypatch):
+    best, worse = numbers(evaluated)
+    promote(PromoteConfig(version=best))
+    mlflow.MlflowClient().create_model_version(NAME, source="nowhere")
+    make_champion("3")
+    assert catch_up(NAME).champion == "3"
+    mlflow.MlflowClient().delete_model_version(NAME, "3")
+    give_calls(monkeypatch, **{f"v{best}": 180, f"v{worse}": 160})
+    done = promote(PromoteConfig(version=worse))
+    assert done.champion is None
+    assert f"version {best} is the newest champion left" in done.verdict.reason
+    assert "annotary rollback makes that one champion again" in done.verdict.reason
+    assert promote(PromoteConfig(version=best)).champion.number == best

@@ -7,6 +7,8 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from annotary.pulse import beat
+
 GZIP_LEVEL = 1
 HDF5_CHUNK = 1 << 17
 """Stored values in one compressed piece."""
@@ -51,6 +53,7 @@ class CsrWriter:
 
     def append(self, rows: csr_matrix) -> None:
         """Add rows, ``(n_rows, n_genes)``."""
+        beat()
         before, after = self._n_stored, self._n_stored + rows.nnz
         for dataset, values in ((self._indices, rows.indices), (self._values, rows.data)):
             dataset.resize((after,))

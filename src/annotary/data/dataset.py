@@ -15,12 +15,14 @@ from scipy.sparse import csr_matrix
 from annotary import keys
 from annotary.data.atomic import replacing
 from annotary.data.csr_writer import CsrWriter
+from annotary.data.damage import UNREADABLE
 from annotary.data.h5ad import open_counts
 from annotary.data.hashing import CellHasher, hash_strings
+from annotary.data.hdf5 import open_hdf5, read_anndata, read_element
 from annotary.data.scratch import CHUNK_SIZE, open_store
 from annotary.data.source import Cells
 from annotary.data.splits import hash_split
-from annotary.errors import InputFileError
+from annotary.errors import InputFileError, SetupError
 
 FILE_NAME = "dataset.h5ad"
 _FORMAT = 2
@@ -210,7 +212,7 @@ def read_dataset(path: Path) -> Dataset:
         If it is no dataset file, or was changed after it was written.
     """
     with _describing_damage(path):
-        adata = anndata.read_h5ad(path)
+        adata = read_anndata(path)
         record = _parse_record(adata.uns[keys.RECORD])
         dataset = Dataset(counts=csr_matrix(adata.X), obs=adata.obs, var=adata.var, record=record)
         counts_hash = hash_dataset_cells(dataset.counts, dataset.obs, dataset.var.index)
@@ -238,8 +240,8 @@ def reread_cells(path: Path, folder: Path) -> Iterator[Cells]:
     with contextlib.ExitStack() as stack:
         with _describing_damage(path):
             file = stack.enter_context(open_counts(path, counts_layer="X"))
-            with h5py.File(path) as opened:
-                record = _parse_record(anndata.io.read_elem(opened["uns"])[keys.RECORD])
+            with open_hdf5(path) as opened:
+                record = _parse_record(read_element(opened["uns"], path=path)[keys.RECORD])
             store = stack.enter_context(open_store(folder, len(file.var)))
             hasher = CellHasher(file.var.index)
             for start, chunk in file.iter_chunks(CHUNK_SIZE):
@@ -258,13 +260,14 @@ def _describing_damage(path: Path) -> Iterator[None]:
     """Say of a file that cannot be read that it is no dataset file."""
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except SetupError:
+        raise
+    except UNREADABLE as error:
+        what = error.found if isinstance(error, InputFileError) else type(error).__name__
         raise InputFileError(
             path,
             expected="to be a dataset file",
-            found="no such file"
-            if not path.exists()
-            else f"another or a damaged file ({type(error).__name__})",
+            found="no such file" if not path.exists() else f"another or a damaged file ({what})",
             remedy="Write it with annotary preprocess.",
         ) from error
 

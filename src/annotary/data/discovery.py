@@ -11,11 +11,15 @@ from annotary.data.hashing import hash_source
 from annotary.data.tenx import MATRIX_NAMES
 from annotary.errors import InputFileError
 
-_ENDINGS = (".h5ad", ".h5ad.gz", ".h5", ".zarr", ".npy")
+ZARR = ".zarr"
+_ENDINGS = (".h5ad", ".h5ad.gz", ".h5", ".h5mu", ZARR, ".npy")
 ANNOTATED_SUFFIX = ".annotated.h5ad"
 """Ending of the files that scoring writes; they are no inputs."""
 CONVERTED_SUFFIX = ".converted.h5ad"
 """Ending of the h5ad copies of other formats; in a folder they are no inputs beside their originals."""
+
+KEPT_FILE_SUFFIX = ".before_annotary"
+"""Before the ending of what had an output's name and was kept; in a folder it is no input."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Source:
 def split_list(text: str) -> list[Path]:
     """Split a comma-separated list of paths; a path that exists as it stands is one."""
     whole = Path(text)
-    if os.path.exists(whole) or "," not in text:  # no error where a folder on the way is closed
+    if os.path.exists(whole) or "," not in text:  # no error where a folder is closed, or a list too long
         return [whole]
     return [Path(part.strip()) for part in text.split(",") if part.strip()]
 
@@ -65,13 +69,13 @@ def find_sources(text: str) -> list[Source]:
     """
     paths = [path for part in split_list(text) for path in _open_folder(part)]
     for position, path in enumerate(paths):
-        if path.resolve() in {other.resolve() for other in paths[:position]}:
+        if os.path.realpath(path) in {os.path.realpath(other) for other in paths[:position]}:
             raise InputFileError(
                 path, expected="to be named once", found="it twice", remedy="Name each file once."
             )
     names = [strip_ending(path.name) for path in paths]
     names = [
-        f"{path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
+        f"{path.absolute().parent.name}/{name}" if names.count(name) > 1 else name
         for path, name in zip(paths, names, strict=True)
     ]
     names = [f"{name}-{position}" if names.count(name) > 1 else name for position, name in enumerate(names)]
@@ -113,7 +117,7 @@ def list_folder(
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_dir():
-            found += [path] if is_input_name(path.name) and path.suffix != ".zarr" else []
+            found += [path] if is_input_name(path.name) and find_ending(path.name) != ZARR else []
         elif is_matrix_folder(path):
             found.append(path)
         elif recursive and not path.is_symlink() and path.resolve() not in skipped:
@@ -123,12 +127,18 @@ def list_folder(
 
 def is_input_name(name: str) -> bool:
     """Tell by its name a file of a known format that neither is hidden nor was written by scoring."""
-    last = name.rstrip("/").rsplit("/", 1)[-1]
+    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
     return (
-        last.endswith(_ENDINGS)
+        bool(find_ending(last))
         and not last.startswith(".")
-        and not last.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX))
+        and not last.endswith((ANNOTATED_SUFFIX, CONVERTED_SUFFIX, f"{KEPT_FILE_SUFFIX}.h5ad"))
     )
+
+
+def find_ending(name: str) -> str:
+    """Tell the ending of a known format that a name has, in small letters; empty where it has none."""
+    found = [ending for ending in _ENDINGS if name.lower().endswith(ending)]
+    return max(found, key=len, default="")
 
 
 def check_readable(path: Path) -> None:
@@ -147,18 +157,18 @@ def check_readable(path: Path) -> None:
         if path.exists() and not path.is_file():  # opening a pipe would wait for another program
             raise OSError(errno.EINVAL, "a pipe or a device")
         path.open("rb").close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a name with a character that none may have
         raise InputFileError(
             path,
             expected=f"to be a {'folder' if os.path.isdir(path) else 'file'} that can be read",
             found="no such file"
             if isinstance(error, FileNotFoundError)
-            else (error.strerror or str(error)).lower(),
+            else (getattr(error, "strerror", None) or str(error)).lower(),
             remedy=_choose_remedy(error),
         ) from error
 
 
-def _choose_remedy(error: OSError) -> str:
+def _choose_remedy(error: Exception) -> str:
     """Say what to do about a path that cannot be opened."""
     if isinstance(error, PermissionError):
         return "Ask for the right to read it, for instance with chmod u+r."
@@ -167,12 +177,9 @@ def _choose_remedy(error: OSError) -> str:
 
 def is_matrix_folder(folder: Path) -> bool:
     """Tell a folder that holds one matrix."""
-    return folder.suffix == ".zarr" or any((folder / name).exists() for name in MATRIX_NAMES)
+    return find_ending(folder.name) == ZARR or any((folder / name).exists() for name in MATRIX_NAMES)
 
 
 def strip_ending(name: str) -> str:
     """Drop the ending of a known format."""
-    for ending in sorted(_ENDINGS, key=len, reverse=True):
-        if name.endswith(ending):
-            return name.removesuffix(ending)
-    return name
+    return name[: len(name) - len(find_ending(name))]

@@ -1,10 +1,5 @@
 """Other formats than h5ad: each becomes an h5ad file, so that all counts go the same way."""
 
-import errno
-import gzip
-import pickle
-import shutil
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,28 +10,26 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix, csr_matrix, issparse
 
+from annotary.data import modalities, pickles
 from annotary.data.atomic import replacing
-from annotary.data.discovery import CONVERTED_SUFFIX
-from annotary.data.hdf5 import describe_damage, open_hdf5
+from annotary.data.damage import READERS_RAISE, describe_damage, is_not_the_file
+from annotary.data.discovery import CONVERTED_SUFFIX, ZARR, find_ending
+from annotary.data.hdf5 import list_top, open_hdf5
+from annotary.data.old_layout import has_old_layout, rewrite_old_layout, write_tables
+from annotary.data.packed import unpack
+from annotary.data.rows import write_rows
 from annotary.data.sparse import RowsOnDisk
 from annotary.data.tenx import MATRIX_NAMES, read_market_rows, read_tenx_rows
-from annotary.data.zarr_store import copy_zarr, write_rows
+from annotary.data.zarr_store import copy_zarr
 from annotary.errors import InputFileError
 
-_READERS_RAISE = (
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    ImportError,
-    zlib.error,
-    pickle.UnpicklingError,
-)
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_KINDS = {
+    pickles.NPY: "pickled dictionary of UMI, gene_ids and classes",
+    ".h5ad.gz": "gzipped h5ad file",
+    ".h5ad": "h5ad file",
+    modalities.ENDING: "MuData file",
+    ".h5": "10x HDF5 file",
+}
 
 
 def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool = False) -> Path:
@@ -46,8 +39,8 @@ def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool =
     ----------
     path
         ``.h5ad``; ``.h5ad.gz``; 10x ``.h5``; a 10x folder with ``matrix.mtx`` or
-        ``matrix.mtx.gz``; a ``.zarr`` store of AnnData; or ``.npy`` with a pickled
-        dictionary of ``UMI`` (sparse cells x genes), ``gene_ids`` and ``classes``.
+        ``matrix.mtx.gz``; a ``.zarr`` store of AnnData; MuData; an ``.h5ad`` of anndata 0.6; or
+        ``.npy`` with a pickled dictionary of ``UMI`` (sparse cells x genes), ``gene_ids`` and ``classes``.
     folder
         Where the h5ad file is written, whole or not at all.
     name
@@ -64,10 +57,10 @@ def convert_to_h5ad(path: Path, folder: Path, *, name: str, allow_pickle: bool =
     """
     if not needs_conversion(path):
         return path
-    _check_pickle_allowed(path, allow_pickle)
     target = folder / f"{name.replace('/', '-')}{CONVERTED_SUFFIX}"
+    pickles.refuse_pickle(path, allow_pickle=allow_pickle)
     with replacing(target) as temporary:
-        write_as_h5ad(path, temporary)
+        write_as_h5ad(path, temporary, allow_pickle=allow_pickle)
     return target
 
 
@@ -76,8 +69,19 @@ def needs_conversion(path: Path) -> bool:
     return _find_writer(path) is not None
 
 
-def write_as_h5ad(path: Path, copy: Path) -> None:
-    """Write the content of a source of another format as an h5ad file; pickles are trusted.
+def write_as_h5ad(path: Path, copy: Path, *, allow_pickle: bool = False, shown_as: object = None) -> None:
+    """Write the content of a source of another format as an h5ad file.
+
+    Parameters
+    ----------
+    path
+        The source.
+    copy
+        The h5ad file to write.
+    allow_pickle
+        Whether a ``.npy`` may be read: unpickling runs whatever code the file holds.
+    shown_as
+        Name of the source in messages; None takes the path.
 
     Raises
     ------
@@ -89,59 +93,73 @@ def write_as_h5ad(path: Path, copy: Path) -> None:
     write = _find_writer(path)
     if write is None:
         raise ValueError(f"{path} needs no conversion")
+    pickles.refuse_pickle(path, allow_pickle=allow_pickle, shown_as=shown_as)
     try:
         write(path, copy)
-    except _READERS_RAISE as error:
-        if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+    except READERS_RAISE as error:
+        if is_not_the_file(error):
             raise
         raise describe_damage(path, error, kind=_describe(path)) from error
 
 
 def _find_writer(path: Path) -> Callable[[Path, Path], None] | None:
-    """Find what turns a source into h5ad, by its name; None where it needs no turning."""
-    if not path.exists():
-        return None  # the h5ad reader says so
+    """Find what turns a source into h5ad, by its name and content; None where it needs no turning."""
+    ending = find_ending(path.name)
     if path.is_dir():
-        if path.suffix == ".zarr":
+        if ending == ZARR:
             return copy_zarr
         return _write_10x_folder if any((path / name).exists() for name in MATRIX_NAMES) else None
-    if path.suffix == ".npy":
+    if pickles.is_pickle(path.name):
         return _write_npy
-    if path.name.endswith(".h5ad.gz"):
-        return _unzip
-    return _write_10x_h5 if path.suffix == ".h5" else None
+    if not path.is_file():
+        return None  # the h5ad reader says so
+    by_name: dict[str, Callable[[Path, Path], None]] = {
+        ".h5ad.gz": _write_unpacked,
+        ".h5": _write_10x_h5,
+        modalities.ENDING: modalities.copy_expression,
+    }
+    return by_name.get(ending) or _find_rewriter(path)
+
+
+def _find_rewriter(path: Path) -> Callable[[Path, Path], None] | None:
+    """Find what brings an HDF5 file of another layout into that of today's h5ad files."""
+    top = list_top(path)
+    if modalities.holds_modalities(top):
+        return modalities.copy_expression
+    return rewrite_old_layout if has_old_layout(top) else None
 
 
 def _describe(path: Path) -> str:
     """Name the format of a source for people."""
+    ending = find_ending(path.name)
     if path.is_dir():
-        return "zarr store" if path.suffix == ".zarr" else "10x matrix folder"
-    names = {".npy": "pickled dictionary of UMI, gene_ids and classes", ".gz": "gzipped h5ad file"}
-    return names.get(path.suffix, "10x HDF5 file")
+        return "zarr store" if ending == ZARR else "10x matrix folder"
+    return _KINDS.get(ending, "h5ad file")
 
 
-def _check_pickle_allowed(path: Path, allow_pickle: bool) -> None:
-    """Refuse a pickle that was not asked for."""
-    if path.suffix == ".npy" and not allow_pickle:
-        raise InputFileError(
-            path,
-            expected="--allow-pickle to be read",
-            found="a pickled array, which runs whatever code it holds when it is read",
-            remedy="Pass --allow-pickle if you trust where the file comes from.",
-        )
-
-
-def _unzip(path: Path, copy: Path) -> None:
-    with gzip.open(path, "rb") as packed, copy.open("wb") as plain:
-        shutil.copyfileobj(packed, plain)
+def _write_unpacked(path: Path, copy: Path) -> None:
+    """Unpack an h5ad file, and rewrite what lies in it where that is of another layout."""
+    unpack(path, copy)
+    if rewrite := _find_rewriter(copy):
+        inner = copy.with_name(f"{copy.name}.unpacked")
+        copy.rename(inner)
+        try:
+            rewrite(inner, copy)
+        except InputFileError as error:
+            raise InputFileError(
+                error.place.replace(str(inner), str(path)),
+                expected=error.expected,
+                found=error.found,
+                remedy=error.remedy,
+            ) from error
+        finally:
+            inner.unlink()
 
 
 def _write_h5ad(copy: Path, obs: pd.DataFrame, var: pd.DataFrame, rows: RowsOnDisk) -> None:
     """Write tables and rows as an h5ad file."""
-    anndata.AnnData(obs=obs, var=var).write_h5ad(copy)
+    write_tables(copy, anndata.AnnData(obs=obs, var=var))
     with h5py.File(copy, "a") as file:
-        if "X" in file:
-            del file["X"]
         write_rows(file, "X", rows)
 
 
@@ -151,13 +169,13 @@ def _write_10x_folder(path: Path, copy: Path) -> None:
 
 
 def _write_10x_h5(path: Path, copy: Path) -> None:
-    with open_hdf5(path, shown_as=path, kind="10x HDF5 file") as file:
+    with open_hdf5(path, kind="10x HDF5 file") as file:
         obs, var, rows = read_tenx_rows(file)
         _write_h5ad(copy, obs, var, rows)
 
 
 def _write_npy(path: Path, copy: Path) -> None:
-    content = np.load(path, allow_pickle=True).ravel()[0]
+    content = pickles.unpickle_npy(path)
     counts = _check_rows(content["UMI"])
     classes = pd.Series(np.asarray(content["classes"], dtype=object).ravel())
     labels = pd.Categorical(classes.map(str).where(classes.notna()))  # None is no label, not a name

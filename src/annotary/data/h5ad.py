@@ -12,8 +12,10 @@ from scipy.sparse import csr_matrix
 
 from annotary import keys
 from annotary.data.counts import validate_counts
-from annotary.data.h5ad_elements import find_genes, open_matrix, read_table
-from annotary.data.hdf5 import describe_damage, open_hdf5
+from annotary.data.damage import READERS_RAISE, describe_damage
+from annotary.data.h5ad_elements import find_genes, open_matrix, read_table, refuse_sizes
+from annotary.data.hdf5 import open_hdf5
+from annotary.data.modalities import refuse_modalities
 from annotary.data.recover import Log1pScale, find_scale, recover_counts
 from annotary.data.sparse import RowsOnDisk, split_rows
 from annotary.errors import CountsError, InputFileError
@@ -122,7 +124,7 @@ class CountsFile:
         """Read rows in their own dtype, without columns that are no genes."""
         try:
             rows = self._matrix[start:stop]
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
+        except READERS_RAISE as error:
             element = self.place.removeprefix(f"{self.path}: ")
             raise describe_damage(self.path, error, element=element) from error
         return rows if self._is_gene.all() else rows[:, self._is_gene]
@@ -219,6 +221,7 @@ def _choose_place(path: Path, candidates: Iterator[tuple[str, CountsFile]], dept
 def _open_h5ad(path: Path, shown_as: Path) -> Iterator[h5py.File]:
     """Open a file that must hold AnnData's tables."""
     with open_hdf5(path, shown_as=shown_as, kind="h5ad file") as file:
+        refuse_modalities(file, shown_as)
         for name in ("obs", "var"):
             if name not in file:
                 raise InputFileError(
@@ -250,9 +253,10 @@ def _read_place(
     file: h5py.File, path: Path, *, name: str, address: str, var_address: str, scratch: Path | None
 ) -> CountsFile:
     """Open one matrix of the file with its tables, checking that their shapes agree."""
+    place = f"{path}: {name}"
+    refuse_sizes(file, address, var_address, place=place)
     obs = read_table(file, "obs", path=path)
     var = read_table(file, var_address, path=path)
-    place = f"{path}: {name}"
     matrix = open_matrix(file, address, (len(obs), len(var)), place=place, path=path, scratch=scratch)
     is_gene = find_genes(var, path)
     return CountsFile(path=path, place=place, obs=obs, var=var[is_gene], _matrix=matrix, _is_gene=is_gene)

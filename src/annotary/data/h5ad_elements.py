@@ -1,10 +1,8 @@
 """Elements of an h5ad file as every version of anndata wrote them: tables, and matrices by row."""
 
 import tempfile
-import warnings
 from pathlib import Path
 
-import anndata
 import anndata.io
 import h5py
 import numpy as np
@@ -13,12 +11,12 @@ import zarr
 from anndata.abc import CSRDataset
 
 from annotary import keys
-from annotary.data.hdf5 import describe_damage
+from annotary.data.claims import refuse_claims
+from annotary.data.damage import READERS_RAISE, describe_damage
+from annotary.data.hdf5 import read_anndata, read_element
 from annotary.data.sparse import CompressedRows, DenseRows, RowsOnDisk, holds_numbers
 from annotary.data.triplets import turn_to_rows
 from annotary.errors import CountsError, InputFileError
-
-_READERS_RAISE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
 def read_table(file: h5py.File, name: str, *, path: Path) -> pd.DataFrame:
@@ -40,21 +38,35 @@ def read_table(file: h5py.File, name: str, *, path: Path) -> pd.DataFrame:
     """
     try:
         element = file[name]
-        if isinstance(element, h5py.Dataset) and element.dtype.names:
-            return _read_records(file, name)
-        table = anndata.io.read_elem(element)
-        if not isinstance(table, pd.DataFrame):
-            raise TypeError(f"{type(table).__name__} where a table must be")
-    except _READERS_RAISE as error:
+    except READERS_RAISE as error:
         raise describe_damage(path, error, element=name) from error
+    if isinstance(element, h5py.Dataset) and element.dtype.names:
+        return _read_records(file, name, path=path)
+    table = read_element(element, path=path, name=name)
+    if not isinstance(table, pd.DataFrame):
+        found = TypeError(f"{type(table).__name__} where a table must be")
+        raise describe_damage(path, found, element=name)
     return table
 
 
-def _read_records(file: h5py.File, name: str) -> pd.DataFrame:
+def count_rows(file: h5py.File, name: str) -> int | None:
+    """Tell how many rows a table says it has, without reading it; None where it does not say."""
+    element = file.get(name)
+    if isinstance(element, h5py.Group):
+        index = element.attrs.get("_index")
+        if isinstance(index, bytes):
+            index = index.decode(errors="replace")
+        element = element.get(index) if isinstance(index, str) else None
+        if isinstance(element, h5py.Group):  # a nullable index
+            element = element.get("values")
+    if isinstance(element, h5py.Dataset) and element.shape:
+        return int(element.shape[0])
+    return None
+
+
+def _read_records(file: h5py.File, name: str, *, path: Path) -> pd.DataFrame:
     """Read a table of records, which anndata 0.6 wrote, with its categories in ``uns``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata wants it written again
-        adata = anndata.read_h5ad(file.filename, backed="r")
+    adata = read_anndata(Path(file.filename), shown_as=path, backed=True)
     try:
         return {"obs": adata.obs, "var": adata.var}[name] if name in ("obs", "var") else adata.raw.var
     finally:
@@ -102,14 +114,40 @@ def open_matrix(
     """
     element = file[address]
     _check_numbers(element, place)
-    if isinstance(element, h5py.Dataset):
-        _check_shape(element.shape, shape, place)
     try:
+        refuse_claims(element, place, is_whole=False)
+        _check_shape(_get_shape(element), shape, place)
         rows = open_rows(element, scratch)
-    except _READERS_RAISE as error:
+    except READERS_RAISE as error:
         raise describe_damage(path, error, element=place.removeprefix(f"{path}: ")) from error
     _check_shape(rows.shape, shape, place)
     return rows
+
+
+def _get_shape(element: h5py.Dataset | h5py.Group) -> tuple[int, ...]:
+    """Get the shape that a matrix says it has."""
+    if isinstance(element, h5py.Dataset):
+        return tuple(element.shape or ())
+    return tuple(map(int, anndata.io.sparse_dataset(element).shape))
+
+
+def refuse_sizes(file: h5py.File, address: str, var_address: str, *, place: str) -> None:
+    """Compare the sizes of a matrix and of its tables before any of them is read.
+
+    Raises
+    ------
+    InputFileError
+        If they say different numbers of cells or genes.
+    """
+    element = file[address]
+    try:
+        found = _get_shape(element)
+        tables = count_rows(file, "obs"), count_rows(file, var_address)
+    except READERS_RAISE:
+        return  # reading it says what is wrong
+    if len(found) != 2 or None in tables:
+        return
+    _check_shape(found, (int(tables[0] or 0), int(tables[1] or 0)), place)
 
 
 def _check_numbers(element: h5py.Dataset | h5py.Group, place: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from annotary.data.damage import READERS_RAISE
 from annotary.data.hashing import hash_file
+from annotary.data.packed import open_text, read_line
 from annotary.errors import LabelError, summarize
 
 MIN_CELLS_PER_LABEL = 3
@@ -121,10 +123,11 @@ def hash_label_table(path: Path) -> str:
 def _read_table(path: Path) -> pd.DataFrame:
     """Read a table by unique barcode, all text, ``(n_barcodes, 1 or more)``."""
     try:
-        with path.open() as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        table = pd.read_csv(path, sep=separator, dtype=str, index_col=0)
-    except (OSError, ValueError, IndexError) as error:
+        with open_text(path) as file:
+            separator = "\t" if "\t" in read_line(file) else ","
+        with open_text(path) as file:
+            table = pd.read_csv(file, sep=separator, dtype=str, index_col=0)
+    except READERS_RAISE as error:
         raise _describe_table(path, summarize(error)) from error
     if not table.shape[1]:
         raise _describe_table(path, "one column")

@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from annotary import keys
-from annotary.errors import InputFileError
+from annotary.data.damage import READERS_RAISE
+from annotary.data.packed import open_text
+from annotary.errors import InputFileError, summarize
 
 UNKNOWN = "unknown"
 """What the CELLxGENE schema wants where there is no term."""
@@ -28,9 +30,10 @@ def read_terms(path: Path) -> dict[str, str]:
         If it is no such table, names a label twice, or holds something else than terms.
     """
     try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise _refuse(path, str(error)) from error
+        with open_text(path) as file:
+            table = pd.read_csv(file, sep=None, engine="python", dtype=str, keep_default_na=False)
+    except READERS_RAISE as error:
+        raise _refuse(path, summarize(error)) from error
     if not {_LABEL, keys.ONTOLOGY_TERM} <= set(table.columns):
         raise _refuse(path, f"columns {', '.join(map(str, table.columns))}")
     labels, terms = table[_LABEL].str.strip(), table[keys.ONTOLOGY_TERM].str.strip().replace("", UNKNOWN)

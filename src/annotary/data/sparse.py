@@ -58,6 +58,7 @@ class CompressedRows:
         self._values, self._indices = _get_arrays(group)
         self.dtype = choose_dtype(self._values.dtype)
         self.starts = _read_starts(group, n_rows=shape[0], n_stored=self.n_stored)
+        _refuse_long_rows(self.starts, n_columns=shape[1])
 
     @property
     def n_stored(self) -> int:
@@ -189,6 +190,13 @@ def _read_starts(group: Group, *, n_rows: int, n_stored: int) -> np.ndarray:
     if starts[-1] > n_stored:
         raise ValueError(f"indptr that ends at {starts[-1]} of {n_stored} values")
     return starts
+
+
+def _refuse_long_rows(starts: np.ndarray, *, n_columns: int) -> None:
+    """Refuse rows of many more values than there are columns: one is read at once, whatever it takes."""
+    lengths = np.diff(starts)
+    if len(lengths) and lengths.max() > max(n_columns, _MOST_STORED):
+        raise ValueError(f"row {int(lengths.argmax())} of {lengths.max()} values in {n_columns} columns")
 
 
 def _get(group: Group, name: str) -> Any:

@@ -1,7 +1,6 @@
 """Cell Ranger's two forms of counts, read by row: the HDF5 file and the matrix market folder."""
 
 import contextlib
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from annotary import keys
+from annotary.data.claims import refuse_claims
+from annotary.data.packed import open_text, read_line
 from annotary.data.sparse import CompressedRows
 from annotary.data.triplets import RowBuckets
 
@@ -41,14 +42,25 @@ def read_tenx_rows(file: h5py.File) -> tuple[pd.DataFrame, pd.DataFrame, Compres
     else:
         group = _find_genome(file)
         columns, names = {"gene_ids": group["genes"]}, group["gene_names"]
+    n_genes, n_cells = _read_shape(group, n_features=names.shape[0], n_barcodes=group["barcodes"].shape[0])
+    for name in ("data", "indices", "indptr"):
+        refuse_claims(group[name], f"{file.filename}: {group.name}/{name}", is_whole=name == "indptr")
     var = pd.DataFrame(
         {name: _read_text(column) for name, column in columns.items()}, index=_read_text(names)
     )
     obs = pd.DataFrame(index=_read_text(group["barcodes"]))
-    n_genes, n_cells = (int(size) for size in group["shape"][...])
-    if (n_cells, n_genes) != (len(obs), len(var)):
-        raise ValueError(f"{n_genes} x {n_cells} values, {len(var)} features and {len(obs)} barcodes")
     return obs, var, CompressedRows(group, (n_cells, n_genes))
+
+
+def _read_shape(group: h5py.Group, *, n_features: int, n_barcodes: int) -> tuple[int, int]:
+    """Read genes and cells of a matrix, which must be as many as there are names of them."""
+    shape = group["shape"]
+    if shape.shape != (2,):
+        raise ValueError(f"a shape of {shape.shape} numbers")
+    n_genes, n_cells = (int(size) for size in shape[...])
+    if (n_genes, n_cells) != (n_features, n_barcodes):
+        raise ValueError(f"{n_genes} x {n_cells} values, {n_features} features and {n_barcodes} barcodes")
+    return n_genes, n_cells
 
 
 def _find_genome(file: h5py.File) -> h5py.Group:
@@ -62,6 +74,7 @@ def _find_genome(file: h5py.File) -> h5py.Group:
 
 def _read_text(array: h5py.Dataset) -> np.ndarray:
     """Read text, ``(n,)``."""
+    refuse_claims(array, f"{array.file.filename}: {array.name}")
     return array.asstr()[...]
 
 
@@ -108,20 +121,19 @@ def _find(folder: Path, name: str) -> Path:
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
     """Read a table without header, all text."""
-    return pd.read_csv(
-        _find(folder, name), sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3
-    )
+    with open_text(_find(folder, name)) as file:
+        return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
 
 
 def _read_triplets(path: Path, shape: tuple[int, int], scratch: Path) -> RowBuckets:
     """Read a matrix market file, genes x barcodes, into rows of barcodes."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        kind = file.readline().split()
+    with open_text(path) as file:
+        kind = read_line(file).split()
         if kind[:3] != ["%%MatrixMarket", "matrix", "coordinate"] or kind[3] not in ("integer", "real"):
             raise ValueError(f"{' '.join(kind)[:60]!r} is no matrix market header of numbers")
-        line = file.readline()
+        line = read_line(file)
         while line.startswith("%"):
-            line = file.readline()
+            line = read_line(file)
         n_genes, n_cells, n_stored = map(int, line.split())
         if (n_cells, n_genes) != shape:
             raise ValueError(

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from annotary.data.scratch import open_scratch, read_scratch, write_scratch
 from annotary.data.sparse import CompressedRows
+from annotary.pulse import beat
 
 _STORED_AT_A_TIME = 1 << 21
 
@@ -50,6 +51,7 @@ class RowBuckets:
         for positions, size, name in ((rows, self.shape[0], "row"), (columns, self.shape[1], "column")):
             if len(positions) and not 0 <= positions.min() <= positions.max() < size:
                 raise IndexError(f"{name} {positions.max()} in a matrix of {size}")
+        beat()
         buckets = rows // self._rows_per_bucket
         order = np.argsort(buckets, kind="stable")
         bounds = np.searchsorted(buckets[order], np.arange(len(self._files) + 1))

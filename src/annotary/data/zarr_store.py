@@ -1,16 +1,19 @@
 """Zarr stores of AnnData, copied into h5ad files; a chunk that is not there would be read as zeros."""
 
 from pathlib import Path
+from typing import Any
 
+import anndata
 import anndata.io
 import h5py
 import numpy as np
 import zarr
 
-from annotary.data.csr_writer import CsrWriter
+from annotary.data.damage import READERS_RAISE, describe_damage
 from annotary.data.h5ad_elements import open_rows
-from annotary.data.scratch import CHUNK_SIZE
-from annotary.data.sparse import Group, RowsOnDisk
+from annotary.data.rows import write_rows
+from annotary.data.sparse import Group
+from annotary.data.zarr_gate import check_zarr
 
 _DENSE_BYTES = 1 << 26
 
@@ -20,30 +23,59 @@ def copy_zarr(path: Path, copy: Path) -> None:
 
     Raises
     ------
+    InputFileError
+        If the store would run code, claims far more than it stores, or an element cannot be read.
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError
         If the store is damaged, or chunks of counts or of ids are lost.
     """
+    check_zarr(path)
     store: Group = zarr.open_group(
         path, mode="r", use_consolidated=False
     )  # what is there, not what was written
     with h5py.File(copy, "w") as file:
         for name, value in store.attrs.items():
             file.attrs[name] = value
-        for name in store:
+        for name in sorted(store, key=lambda one: one not in ("obs", "var")):  # small ones first
+            if name in ("X", "layers"):
+                _check_shapes(store, name)
             if name in ("X", "layers", "raw"):
                 _copy_matrices(store[name], file, name, copy.parent)
                 continue
             if name in ("obs", "var"):
                 _check_ids(store[name])
-            anndata.io.write_elem(file, name, anndata.io.read_elem(store[name]))
+            _copy_element(file, name, store[name], path=path)
 
 
-def write_rows(file: h5py.File, name: str, rows: RowsOnDisk) -> None:
-    """Write a matrix that is read by rows as CSR."""
-    n_cells, n_genes = rows.shape
-    with CsrWriter(file, name, n_genes, dtype=rows.dtype, compressed=False) as writer:
-        for start in range(0, n_cells, CHUNK_SIZE):
-            writer.append(rows[start : min(start + CHUNK_SIZE, n_cells)])
+def _copy_element(file: h5py.File, name: str, element: Any, *, path: Path) -> None:
+    """Copy what anndata wrote, columns of pandas' nullable types too."""
+    try:
+        value = anndata.io.read_elem(element)
+    except READERS_RAISE as error:
+        raise describe_damage(path, error, kind="zarr store", element=name) from error
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        anndata.io.write_elem(file, name, value)
+
+
+def _check_shapes(store: Group, name: str) -> None:
+    """Refuse a matrix of another number of cells or genes than the store has ids, before it is copied."""
+    ids = [_find_ids(store[table]) for table in ("obs", "var") if table in store]
+    if len(ids) != 2 or None in ids:
+        return
+    wanted = tuple(int(one.shape[0]) for one in ids if one is not None)
+    parts = (
+        {name: store[name]} if name == "X" else {f"{name}/{part}": store[name][part] for part in store[name]}
+    )
+    for address, part in parts.items():
+        shape: Any = part.attrs.get("shape") if isinstance(part, zarr.Group) else part.shape
+        if shape is not None and tuple(map(int, shape)) != wanted:
+            raise ValueError(f"{address} of {tuple(shape)} cells and genes, of which there are {wanted}")
+
+
+def _find_ids(table: Group) -> zarr.Array | None:
+    """Find the array of a table's ids."""
+    index = table.attrs.get("_index")
+    found = table[index] if isinstance(index, str) and index in table else None
+    return found if isinstance(found, zarr.Array) else None
 
 
 def _copy_matrices(element: Group, file: h5py.File, name: str, scratch: Path) -> None:
@@ -51,6 +83,9 @@ def _copy_matrices(element: Group, file: h5py.File, name: str, scratch: Path) ->
     encoding, is_group = element.attrs.get("encoding-type"), isinstance(element, zarr.Group)
     if is_group and encoding in ("csr_matrix", "csc_matrix"):
         n_cells, n_genes = element.attrs["shape"]
+        n_rows = n_cells if encoding == "csr_matrix" else n_genes
+        if element["indptr"].shape != (n_rows + 1,):
+            raise ValueError(f"indptr of {element['indptr'].shape} values for {n_rows} rows")
         _check_values(element, n_genes if encoding == "csr_matrix" else n_cells)
         rows = open_rows(element, scratch)
         write_rows(file, name, rows)
@@ -70,14 +105,14 @@ def _copy_matrices(element: Group, file: h5py.File, name: str, scratch: Path) ->
         for start in range(0, element.shape[0], step):
             dense[start : start + step] = element[start : start + step]
     else:
-        anndata.io.write_elem(file, name, anndata.io.read_elem(element))
+        _copy_element(file, name, element, path=Path(str(element.store_path)))
 
 
 def _check_ids(table: Group) -> None:
     """Refuse a table whose ids are not all there; no id is empty, so none of their chunks may be left out."""
-    index = table.attrs.get("_index")
-    if isinstance(index, str) and index in table and not isinstance(table[index], zarr.Group):
-        _refuse_lost(table[index])
+    ids = _find_ids(table)
+    if ids is not None:
+        _refuse_lost(ids)
 
 
 def _check_values(matrix: Group, n_columns: int) -> None:

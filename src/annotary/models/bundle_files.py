@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from annotary.data.damage import READERS_RAISE
 from annotary.data.hashing import hash_file, hash_strings
-from annotary.errors import BundleError
+from annotary.errors import BundleError, summarize
 from annotary.models.bundle import Bundle, Provenance
 from annotary.models.confidence.confidence import Confidence, ConfidenceSettings
 from annotary.models.kinds import KINDS, find_class
@@ -32,6 +33,8 @@ from annotary.quality.qc import QualityThresholds
 
 FORMAT = 2
 MANIFEST = "bundle.json"
+CODE_LIST = "code.json"
+"""Hashes of the code that lies beside a registered bundle; a bundle alone has none."""
 
 _WEIGHTS = "weights"
 _CONFIDENCE_FILE = "confidence.safetensors"
@@ -88,7 +91,14 @@ def load_bundle(folder: Path) -> Bundle:
         If it has another format or kind, or a file is missing or altered.
     """
     manifest = _read_manifest(folder)
-    return _READERS[manifest["format"]](folder, manifest)
+    try:
+        return _READERS[manifest["format"]](folder, manifest)
+    except ImportError:
+        raise
+    except READERS_RAISE as error:
+        raise _describe_alteration(
+            folder, expected="files that go with its manifest", found=f"others ({summarize(error)})"
+        ) from error
 
 
 def seal_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +111,7 @@ def hash_contents(folder: Path) -> str:
     """Hash all that a bundle says of cells: not when, where and by which run it was made."""
     said = json.loads((folder / MANIFEST).read_text())
     contents = {name: value for name, value in said.items() if name not in (_OWN_HASH, "provenance")}
+    contents["sha256"] = {name: value for name, value in said["sha256"].items() if name != CODE_LIST}
     return hash_strings([json.dumps(contents, sort_keys=True)])
 
 
@@ -109,7 +120,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except READERS_RAISE as error:
         raise BundleError(
             folder,
             expected=f"to be a model bundle with {MANIFEST}",

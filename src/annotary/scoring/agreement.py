@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import anndata.io
-import h5py
 import numpy as np
 import pandas as pd
 
 from annotary import keys
+from annotary.data.csv_text import unguard, unguard_table
+from annotary.data.hdf5 import open_hdf5, read_element
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def read_labels(output: Path, prefix: str = "") -> np.ndarray:
     if output.suffix == ".parquet":
         column = pd.read_parquet(output, columns=[name])[name]
     elif output.suffix == ".csv":
-        column = pd.read_csv(output, usecols=[name], dtype=str, keep_default_na=False)[name]
+        table = pd.read_csv(
+            output, usecols=lambda column: unguard(column) == name, dtype=str, keep_default_na=False
+        )
+        column = unguard_table(table)[name]
     else:
-        with h5py.File(output, "r") as file:
-            column = pd.Series(anndata.io.read_elem(file["obs"][name]))
+        with open_hdf5(output) as file:
+            column = pd.Series(read_element(file["obs"][name], path=output))
     return column.astype(str).to_numpy()

@@ -4,39 +4,44 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from annotary.bounded_process import describe_unforeseen
 from annotary.config import ScoreConfig
 from annotary.data.atomic import TEMPORARY_PREFIX
-from annotary.data.hashing import hash_source
 from annotary.errors import (
     AnnotaryError,
     BundleError,
     ConfigError,
+    CountsError,
+    GeneOverlapError,
     InputFileError,
-    OutputError,
+    LabelError,
     RegistryError,
+    SetupError,
+    find_shortage,
+    printable,
 )
-from annotary.models.bundle import Bundle
-from annotary.scoring.copying import BackgroundCopy
 from annotary.scoring.discovery import ScoreInput, wait_for
 from annotary.scoring.identity import Identity
 from annotary.scoring.ledger import Details, Entry, Ledger, Standing
+from annotary.scoring.ledger_errors import LedgerFileError
 from annotary.scoring.ledger_file import hide_address
-from annotary.scoring.one_file import Annotated, Origin, annotate_one
+from annotary.scoring.one_file import Annotated, Origin
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import name_owner
 from annotary.scoring.remote import fetch_remote
 from annotary.scoring.retry import PassingError, may_pass, retry
 from annotary.scoring.tally import Tally
+from annotary.scoring.work import Work
 
 Status = Literal["annotated", "known", "failed", "waiting"]
 
-_ENDS_THE_BATCH = (RegistryError, BundleError, ConfigError)
-"""Errors of the model or the settings: no other file would do better."""
+_ENDS_THE_BATCH = (RegistryError, BundleError, ConfigError, LedgerFileError)
+"""Errors of the model, the settings or the ledger: no other file would do better."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class ScoredFile:
         What a person should know of a file that was annotated now.
     annotated
         Its annotation.
+    spelled
+        The path itself, where it is no UTF-8 and the address is not quite it.
     """
 
     source: str
@@ -74,6 +81,12 @@ class ScoredFile:
     error: AnnotaryError | None = None
     warnings: tuple[str, ...] = ()
     annotated: Annotated | None = None
+    spelled: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the input lies, if that is on this machine."""
+        return Path(self.spelled or self.source)
 
     @property
     def target(self) -> Path:
@@ -83,7 +96,7 @@ class ScoredFile:
     @property
     def is_bad(self) -> bool:
         """Whether the file itself is at fault, and will be next time."""
-        return self.status == "failed" and not isinstance(self.error, OutputError)
+        return self.status == "failed" and _blames_file(self.error)
 
     @property
     def tally(self) -> Tally | None:
@@ -108,17 +121,14 @@ class Batch:
         Settings.
     record
         What the records of all files have in common.
-    open_bundle
-        Gives the model; called when there is a file to annotate.
-    ahead
-        What may have hashed an input before.
+    work
+        Annotates files.
     """
 
     ledger: Ledger
     config: ScoreConfig
     record: ScoreRecord
-    open_bundle: Callable[[], Bundle]
-    ahead: BackgroundCopy | None = None
+    work: Work
 
     def score(self, inputs: list[ScoreInput]) -> Iterator[ScoredFile]:
         """Go through inputs; those that another run is at come last, and wait if it still is."""
@@ -128,11 +138,12 @@ class Batch:
             if scored is None:
                 busy.append(one)
             else:
-                yield scored
+                yield replace(scored, spelled=one.spelled)
         for one in busy:
-            yield self._score(one) or ScoredFile(
+            scored = self._score(one) or ScoredFile(
                 one.address, "waiting", reason="another run is annotating it, or a file of the same size"
             )
+            yield replace(scored, spelled=one.spelled)
 
     def _score(self, one: ScoreInput) -> ScoredFile | None:
         """Annotate one file; None where another run is at it."""
@@ -161,19 +172,14 @@ class Batch:
             if os.environ.get("ANNOTARY_DEBUG"):
                 raise
             self.ledger.release(one.address)
-            unforeseen = InputFileError(
-                one.address,
-                expected="to be a file that annotary can read",
-                found=f"{type(error).__name__}: {error}",
-                remedy="This may be a bug in annotary; ANNOTARY_DEBUG=1 shows the traceback.",
-            )
+            unforeseen = find_shortage(error, one.address) or describe_unforeseen(error, one.address)
             return ScoredFile(one.address, "failed", reason=str(unforeseen), error=unforeseen)
 
     def _claim(self, one: ScoreInput, identity: Identity, path: Path) -> Entry:
         """Claim a file; its hash is computed where another file has its size."""
         entry = self.ledger.claim(one.address, identity, name=one.name)
         if entry.standing is Standing.IN_DOUBT:
-            sha256 = retry(lambda: hash_source(path), place=one.address)
+            sha256 = self.work.hash(path)
             entry = self.ledger.claim(one.address, identity, name=one.name, sha256=sha256)
         return entry
 
@@ -181,37 +187,33 @@ class Batch:
         self, one: ScoreInput, identity: Identity, path: Path, entry: Entry, started: float
     ) -> ScoredFile:
         """Annotate a claimed file."""
-        bundle = self.open_bundle()
+        model = self.work.describe_model()
         record = replace(
             self.record,
-            dataset_hash=bundle.provenance.dataset_hash,
-            split_hash=bundle.provenance.split_hash,
-            panel_hash=bundle.spec.panel_hash,
-            input_name=path.name if not one.is_remote else one.address.rsplit("/", 1)[-1],
+            dataset_hash=model.dataset_hash,
+            split_hash=model.split_hash,
+            panel_hash=model.panel_hash,
+            input_name=printable(path.name) if not one.is_remote else one.address.rsplit("/", 1)[-1],
             input_size=identity.size,
             input_id=hide_address(one.address),
         )
-        origin = Origin(path=path, shown_as=one.address, record=record)
+        vouched = self.ledger.list_vouched(entry.target)
+        origin = Origin(path=path, shown_as=one.address, record=record, vouched=vouched)
         target, owner = self.ledger.folder / entry.target, name_owner(self.ledger.run)
-        annotated = retry(
-            lambda: annotate_one(origin, target, bundle, self.config, owner=owner, ahead=self.ahead),
-            place=one.address,
-        )
-        details = {
-            **annotated.cells.measure(),
-            **Tally.count(annotated.cells).to_details(),
-            "annotating_seconds": round(annotated.seconds, 3),
-        }
+        annotated = self.work.annotate(origin, target, owner=owner)
         self.ledger.complete(
-            one.address, sha256=annotated.record.input_sha256, outputs=annotated.outputs, details=details
+            one.address,
+            sha256=annotated.record.input_sha256,
+            outputs=annotated.outputs,
+            details=annotated.details,
         )
         return ScoredFile(
             source=one.address,
             status="annotated",
             outputs=tuple(annotated.outputs),
-            details=details,
+            details=annotated.details,
             seconds=time.monotonic() - started,
-            warnings=annotated.cells.warnings,
+            warnings=annotated.warnings,
             annotated=annotated,
         )
 
@@ -227,21 +229,28 @@ class Batch:
         return ScoredFile(one.address, "known", outputs=outputs, details=details)
 
     def _refuse(self, one: ScoreInput, error: AnnotaryError, seconds: float) -> ScoredFile:
-        """Note a file that cannot be annotated; a full disk, or what may pass, is not held against it."""
-        if isinstance(error, OutputError) or may_pass(error):
-            self.ledger.release(one.address)
-        else:
+        """Note a file that cannot be annotated; what is not its fault is not held against it."""
+        error = find_shortage(error, one.address) or error
+        if _blames_file(error) and not may_pass(error):
             self.ledger.refuse(one.address, error)
+        else:
+            self.ledger.release(one.address)
         return ScoredFile(one.address, "failed", seconds=seconds, reason=str(error), error=error)
 
     @contextlib.contextmanager
     def _fetch(self, one: ScoreInput) -> Iterator[Path]:
         """Give a path on this machine of a file that may be on another one."""
         if not one.is_remote:
-            yield Path(one.address)
+            yield one.path
             return
         prefix = f"{TEMPORARY_PREFIX}{name_owner(self.ledger.run)}"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=self.ledger.folder) as folder:
             path = Path(folder) / one.address.rstrip("/").rsplit("/", 1)[-1].split("?")[0]
-            retry(lambda: fetch_remote(one.address, path), place=one.address)
+            retry(lambda: fetch_remote(one.spelled or one.address, path), place=one.address)
             yield path
+
+
+def _blames_file(error: AnnotaryError | None) -> bool:
+    """Tell an error of the file that is read from one of the machine, the output, or annotary."""
+    blamed = InputFileError | CountsError | GeneOverlapError | LabelError
+    return isinstance(error, blamed) and not isinstance(error, SetupError)

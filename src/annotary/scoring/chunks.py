@@ -10,6 +10,7 @@ from annotary.data.genes import find_mito_genes
 from annotary.data.h5ad import CountsFile
 from annotary.models.bundle import Annotation, Bundle
 from annotary.progress import track
+from annotary.pulse import computing, reading
 from annotary.quality.prepare import PreparedCells
 from annotary.scoring.cell_quality import flag_quality
 from annotary.scoring.reading_ahead import read_ahead
@@ -61,7 +62,7 @@ class FileChunks:
         """Annotate all chunks in order, while the next one is read and checked."""
         with (
             track(None, counts_file.path.name, total=counts_file.n_cells, unit="cell") as bar,
-            contextlib.closing(read_ahead(counts_file.iter_chunks(chunk_size))) as chunks,
+            contextlib.closing(read_ahead(reading(counts_file.iter_chunks(chunk_size)))) as chunks,
         ):
             for start, counts in chunks:
                 self._annotate(counts, slice(start, start + counts.shape[0]))
@@ -71,7 +72,8 @@ class FileChunks:
         """Annotate the next rows, ``(n_chunk, n_input_genes)``."""
         depth = None if self.depth is None else self.depth[rows]
         cells = self._bundle.spec.prepare_found(counts, self._positions, depth=depth)
-        annotation = self._bundle.annotate_prepared(cells, device=self._device)
+        with computing():
+            annotation = self._bundle.annotate_prepared(cells, device=self._device)
         self.annotations.append(annotation)
         if self._bundle.profile:
             flags = flag_quality(

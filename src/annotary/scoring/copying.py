@@ -118,12 +118,27 @@ def hashing_ahead(path: Path) -> Iterator[BackgroundCopy | None]:
     """Hash a file while the block does what comes before; None where it is no file."""
     ahead = None
     with contextlib.suppress(OSError):
-        ahead = BackgroundCopy(path, None) if path.is_file() else None
+        ahead = BackgroundCopy(path, None) if os.path.isfile(path) else None
     try:
         yield ahead
     finally:
         if ahead:
             ahead.stop()
+
+
+_begun: BackgroundCopy | None = None
+
+
+def begin_hashing(path: Path) -> None:
+    """Begin to hash a file, in a process that will be asked for it; nothing where it is no file."""
+    global _begun
+    with contextlib.suppress(OSError, ValueError):
+        _begun = BackgroundCopy(path, None) if path.is_file() else None
+
+
+def find_begun() -> BackgroundCopy | None:
+    """Find what this process began to hash."""
+    return _begun
 
 
 def refuse_change(source: Path, before: Identity) -> None:

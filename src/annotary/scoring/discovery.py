@@ -1,9 +1,11 @@
 """Which files to annotate, and which of them still wait."""
 
-import glob
+import codecs
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Self
 from urllib.parse import urlsplit
 
 from annotary.data.discovery import (
@@ -15,8 +17,12 @@ from annotary.data.discovery import (
     split_list,
     strip_ending,
 )
-from annotary.errors import InputFileError
+from annotary.data.pickles import is_pickle
+from annotary.data.special_files import refuse_special_files
+from annotary.errors import InputFileError, printable
+from annotary.log import warn
 from annotary.paths import is_remote
+from annotary.scoring.globbing import find_matches
 from annotary.scoring.identity import Identity, identify
 from annotary.scoring.remote import identify_remote, list_remote
 
@@ -24,6 +30,7 @@ LIST_SUFFIX = ".txt"
 """Ending of a file that lists inputs."""
 
 _GLOB = "*?["
+_MOST_NESTED = 20
 
 
 @dataclass(frozen=True)
@@ -33,16 +40,35 @@ class ScoreInput:
     Attributes
     ----------
     address
-        Absolute path, or remote address.
+        Absolute path, or remote address, as it is told, stored and hashed.
     name
         Its name without ending; behind the folders below a folder that was searched.
     is_named
         Whether a person named it, and not a folder that holds it.
+    spelled
+        The path or address itself, where it is no UTF-8 and so differs from what is told of it.
     """
 
     address: str
     name: str
     is_named: bool = True
+    spelled: str = ""
+
+    @classmethod
+    def of(cls, path: Path, *, name: str = "", is_named: bool) -> Self:
+        """Make an input of a path."""
+        return cls.spell(str(path.absolute()), name=name or _name(path), is_named=is_named)
+
+    @classmethod
+    def spell(cls, text: str, *, name: str, is_named: bool) -> Self:
+        """Make an input of a path or address as it is spelled."""
+        address = printable(text)
+        return cls(address, _to_file_name(name), is_named, "" if address == text else text)
+
+    @property
+    def path(self) -> Path:
+        """Where a file of this machine lies."""
+        return Path(self.spelled or self.address)
 
     @property
     def is_remote(self) -> bool:
@@ -58,14 +84,15 @@ class ScoreInput:
             If it is not there.
         """
         if self.is_remote:
-            return identify_remote(self.address)
+            return identify_remote(self.spelled or self.address)
         try:
-            return identify(Path(self.address))
-        except OSError as error:
+            refuse_special_files(self.path)
+            return identify(self.path)
+        except (OSError, RecursionError, ValueError) as error:  # folders without end; a name that none may be
             raise InputFileError(
                 self.address,
                 expected="to be a file that can be read",
-                found=(error.strerror or str(error)).lower(),
+                found=(getattr(error, "strerror", None) or str(error)).lower(),
                 remedy="Check the path; relative paths start from the folder of the call.",
             ) from error
 
@@ -80,10 +107,13 @@ class Found:
         Files to annotate, each once.
     empty
         Folders and globs without any.
+    lists
+        Lists that were read, and whether they are still being read.
     """
 
     by_address: dict[str, ScoreInput] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    lists: dict[Path, bool] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[ScoreInput]:
@@ -92,7 +122,7 @@ class Found:
 
     def add(self, one: ScoreInput) -> None:
         """Add an input, unless it is there already."""
-        self.by_address.setdefault(one.address, one)
+        self.by_address.setdefault(one.spelled or one.address, one)
 
 
 @dataclass(frozen=True)
@@ -156,69 +186,122 @@ def _split(text: str) -> list[str]:
 def _add(found: Found, text: str, search: Search, *, base: Path) -> None:
     """Add what one part of an input means."""
     if is_remote(text):
-        named = is_input_name(text)
-        for address in list_remote(text, recursive=search.recursive):
-            found.add(ScoreInput(address, _name_remote(address), is_named=named))
+        named = is_input_name(text) or is_pickle(text)
+        kept = _leave_pickles(list_remote(text, recursive=search.recursive), text)
+        if not kept:
+            found.empty.append(text)
+        for address in kept:
+            found.add(ScoreInput.spell(address, name=_name_remote(address), is_named=named))
         return
     path = base / text
-    if not path.exists() and any(sign in text for sign in _GLOB):
+    if not os.path.exists(path) and any(sign in text for sign in _GLOB):
         _add_glob(found, str(path))
-    elif path.suffix == LIST_SUFFIX:
+    elif path.suffix.lower() == LIST_SUFFIX:
         _add_list(found, path, search)
-    elif path.is_dir() and not is_matrix_folder(path):
+    elif os.path.isdir(path) and not is_matrix_folder(path):
         _add_folder(found, path, search)
     else:
-        found.add(ScoreInput(str(path.absolute()), _name(path)))
+        found.add(ScoreInput.of(path, is_named=True))
 
 
 def _add_glob(found: Found, pattern: str) -> None:
     """Add the files that a pattern matches."""
-    matched = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    kept = [path for path in matched if _is_input(path)]
+    matched = [name for name in sorted(find_matches(pattern)) if _is_input(Path(name), pattern)]
+    kept = _leave_pickles(matched, pattern)
     if not kept:
         found.empty.append(pattern)
-    for path in kept:
-        found.add(ScoreInput(str(path.absolute()), _name(path), is_named=False))
+    for path in map(Path, kept):
+        found.add(ScoreInput.of(path, is_named=False))
 
 
-def _is_input(path: Path) -> bool:
-    """Tell a file of a known format, or a folder of one matrix."""
-    return is_matrix_folder(path) if path.is_dir() else is_input_name(path.name)
+def _is_input(path: Path, pattern: str) -> bool:
+    """Tell a file of a known format, a folder of one matrix, or a pickle that the pattern is about."""
+    if path.is_dir():
+        return is_matrix_folder(path)
+    return is_input_name(path.name) or (is_pickle(pattern) and is_pickle(path.name))
 
 
 def _add_list(found: Found, path: Path, search: Search) -> None:
     """Add what the lines of a list mean; empty lines and those that begin with # mean nothing."""
     check_readable(path)
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-    except UnicodeDecodeError as error:
+    whole = path.resolve()
+    if whole in found.lists:
+        if not found.lists[whole]:
+            return  # all that it names is there
         raise InputFileError(
             path,
-            expected="a list of files, one a line, in UTF-8",
-            found=str(error),
-            remedy="Write it as plain text.",
-        ) from error
-    for line in lines:
+            expected="a list of files that ends",
+            found="one that names itself, by another list or directly",
+            remedy="Remove the line.",
+        )
+    if sum(found.lists.values()) >= _MOST_NESTED:
+        raise InputFileError(
+            path,
+            expected=f"at most {_MOST_NESTED} lists within each other",
+            found="one more",
+            remedy="Name the files themselves.",
+        )
+    found.lists[whole] = True
+    for line in _read_lines(path):
         if line and not line.startswith("#"):
             _add(found, line, search, base=path.parent)
+    found.lists[whole] = False
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Read the lines of a list; a name that is no UTF-8 is one all the same."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode()
+    if b"\0" in content:
+        raise InputFileError(
+            path,
+            expected="a list of files, one a line",
+            found="bytes that are no text",
+            remedy="Write it as plain text.",
+        )
+    return [line.strip() for line in content.decode("utf-8-sig", "surrogateescape").splitlines()]
 
 
 def _add_folder(found: Found, folder: Path, search: Search) -> None:
     """Add the files of a folder."""
     check_readable(folder)
-    kept = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
-    kept = [path for path in kept if path.suffix != ".npy"]  # a pickle; only training reads them, on request
+    listed = list_folder(folder, recursive=search.recursive, skipped=search.skipped)
+    kept = _leave_pickles(list(map(str, listed)), str(folder))
     if not kept:
         found.empty.append(str(folder))
-    for path in kept:
+    for path in map(Path, kept):
         below = path.parent.relative_to(folder)
-        found.add(ScoreInput(str(path.absolute()), (below / _name(path)).as_posix(), is_named=False))
+        found.add(ScoreInput.of(path, name=(below / _name(path)).as_posix(), is_named=False))
+
+
+def _leave_pickles(places: list[str], text: str) -> list[str]:
+    """Leave out pickles that nobody named, and say so; those that a person named are refused one by one."""
+    if is_pickle(text):
+        return places
+    left = [place for place in places if is_pickle(place.rstrip("/"))]
+    if left:
+        warn(
+            f"{text}: left out {len(left)} files such as {PurePosixPath(left[0]).name}, which may be "
+            "pickles: those run whatever code they hold when they are read"
+        )
+    return [place for place in places if place not in set(left)]
 
 
 def _name(path: Path) -> str:
     """Name an input by its file."""
-    plain = path.name.removesuffix(CONVERTED_SUFFIX)
+    is_converted = path.name.lower().endswith(CONVERTED_SUFFIX)
+    plain = path.name[: -len(CONVERTED_SUFFIX)] if is_converted else path.name
     return strip_ending(plain).removesuffix(".annotated")
+
+
+def _to_file_name(name: str) -> str:
+    """Make a name for outputs that every file system and database takes."""
+    return (
+        name.encode("utf-8", "surrogateescape")
+        .decode("utf-8", "replace")
+        .replace("\N{REPLACEMENT CHARACTER}", "_")
+    )
 
 
 def _name_remote(address: str) -> str:

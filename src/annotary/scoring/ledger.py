@@ -7,28 +7,34 @@ output has its name; a claim of a run that is dead is free again.
 import contextlib
 import json
 import sqlite3
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from annotary import __version__
 from annotary.data.discovery import ANNOTATED_SUFFIX
 from annotary.errors import AnnotaryError, OutputError
-from annotary.scoring.heartbeat import Heartbeat
+from annotary.liveness import Process
+from annotary.scoring import sightings
+from annotary.scoring.heartbeat import Heartbeat, tell_time
 from annotary.scoring.identity import Identity, identify
-from annotary.scoring.ledger_file import LEDGER_NAME, change, hide_address
-from annotary.scoring.liveness import Process
+from annotary.scoring.ledger_file import LEDGER_NAME, change, mark_filled, reading
+from annotary.scoring.ledger_rows import (
+    CLAIMED,
+    COLUMNS,
+    DONE,
+    FAILED,
+    Details,
+    FileRow,
+    read_rows,
+)
+from annotary.scoring.output_rows import OutputRows
 
-CLAIMED, DONE, FAILED = "claimed", "done", "failed"
+__all__ = ["Adopted", "Details", "Entry", "Ledger", "Standing", "describe"]
 
 _MOST_RIVALS = 100
-
-Details = dict[str, Any]
-"""What is stored of a file beside its standing, as JSON holds it."""
 
 
 class Standing(Enum):
@@ -72,11 +78,14 @@ class Adopted:
         Hash of its input.
     details
         Figures that the ledger keeps.
+    prefix
+        Prefix of its columns.
     """
 
     output: Path
     sha256: str
     details: Details
+    prefix: str = ""
 
 
 class Ledger:
@@ -90,13 +99,16 @@ class Ledger:
         Names version and settings; files done under another key are not done under this one.
     database
         The open file, as :func:`annotary.scoring.ledger_file.open_database` gives it.
+    prefix
+        Prefix of the columns that are written.
     """
 
-    def __init__(self, folder: Path, key: str, database: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, key: str, database: sqlite3.Connection, *, prefix: str = "") -> None:
         self.folder = folder
         self.key = key
         self.run = uuid.uuid4().hex[:12]
         self._database = database
+        self._outputs = OutputRows(folder, database, prefix)
 
     def look_up(self, address: str, identity: Identity) -> Entry | None:
         """Tell of a file that the ledger knows by size and time; None where it must be claimed."""
@@ -128,16 +140,20 @@ class Ledger:
                 if other["status"] == CLAIMED and other["sha256"] in (None, sha256):
                     return Entry(Standing.BUSY)
                 if other["status"] == DONE and other["sha256"] == sha256 and self._is_intact(other):
-                    self._insert(address, identity, sha256, dict(other), status=DONE)
-                    return Entry(Standing.KNOWN, other["target"], json.loads(other["details"] or "{}"))
+                    self._insert(address, identity, sha256, like=other, status=DONE)
+                    return Entry(Standing.KNOWN, other["target"], other["details"])
             target = self._choose_target(address, name)
-            self._insert(address, identity, sha256, {"target": target}, status=CLAIMED)
+            self._insert(address, identity, sha256, target=target, status=CLAIMED)
         return Entry(Standing.CLAIMED, target)
 
     def complete(self, address: str, *, sha256: str, outputs: list[Path], details: Details) -> None:
         """Note that a claimed file was annotated, once its outputs have their names."""
         names = [output.relative_to(self.folder).as_posix() for output in outputs]
         self._settle(address, DONE, sha256=sha256, details=details | {"outputs": names})
+
+    def list_vouched(self, target: str) -> frozenset[str]:
+        """List what the file system said of a target's outputs when they were written."""
+        return self._outputs.list_vouched(target)
 
     def refuse(self, address: str, error: AnnotaryError) -> None:
         """Note that a claimed file cannot be annotated; it is not tried again as it is."""
@@ -165,13 +181,28 @@ class Ledger:
         key
             Version and settings.
         """
-        row = self._describe_adopted(found)
+        names = self._name_output(found)
         with change(self._database):
-            self._insert(address, identity, found.sha256, row, status=DONE, key=key, over=False)
+            self._insert(
+                address,
+                identity,
+                found.sha256,
+                target=names[0].removesuffix(ANNOTATED_SUFFIX),
+                outputs_fingerprint=self._fingerprint(names),
+                details=found.details | {"outputs": names},
+                status=DONE,
+                key=key,
+                over=False,
+            )
+            self._note_adopted(found, "")  # nobody knows what was done to it since
 
-    def adopt_claim(self, claim: sqlite3.Row, found: Adopted) -> None:
+    def mark_filled(self) -> None:
+        """Note that all annotated files were adopted."""
+        mark_filled(self._database)
+
+    def adopt_claim(self, claim: FileRow, found: Adopted) -> None:
         """Note that the output of a dead run's claim got its name before the run died."""
-        row = self._describe_adopted(found)
+        names = self._name_output(found)
         with change(self._database):
             self._database.execute(
                 "UPDATE files SET status = ?, sha256 = ?, outputs_fingerprint = ?, details = ?"
@@ -179,31 +210,26 @@ class Ledger:
                 (
                     DONE,
                     found.sha256,
-                    row["outputs_fingerprint"],
-                    row["details"],
+                    self._fingerprint(names),
+                    json.dumps(found.details | {"outputs": names}),
                     claim["address"],
                     claim["key"],
                     claim["run"],
                     CLAIMED,
                 ),
             )
+            self._note_adopted(found, self._fingerprint(names))
 
-    def _describe_adopted(self, found: Adopted) -> Details:
-        """Make what a row holds of an output."""
-        name = found.output.relative_to(self.folder).as_posix()
-        return {
-            "target": name.removesuffix(ANNOTATED_SUFFIX),
-            "outputs_fingerprint": self._fingerprint([name]),
-            "details": json.dumps(found.details | {"outputs": [name]}),
-        }
+    def _name_output(self, found: Adopted) -> list[str]:
+        """Name an annotated file below the folder."""
+        return [found.output.relative_to(self.folder).as_posix()]
 
-    def list_dead_claims(self) -> list[sqlite3.Row]:
+    def list_dead_claims(self) -> list[FileRow]:
         """List the claims of runs that are dead."""
         alive = self.list_alive()
-        claims = self._database.execute("SELECT * FROM files WHERE status = ?", (CLAIMED,)).fetchall()
-        return [row for row in claims if row["run"] not in alive]
+        return [row for row in self._select("status = ?", CLAIMED) if row["run"] not in alive]
 
-    def drop(self, row: sqlite3.Row) -> None:
+    def drop(self, row: FileRow) -> None:
         """Forget a claim of a dead run."""
         with change(self._database):
             self._database.execute(
@@ -213,12 +239,8 @@ class Ledger:
 
     def list_alive(self) -> set[str]:
         """List the runs whose process is there, this one among them."""
-        rows = self._database.execute("SELECT * FROM runs").fetchall()
-        return {
-            row["id"]
-            for row in rows
-            if Process(row["host"], row["pid"], row["birth"]).is_alive(row["heartbeat"])
-        }
+        with reading(self._database):
+            return sightings.list_alive(self._database)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -228,9 +250,10 @@ class Ledger:
             dead = {row["id"] for row in self._database.execute("SELECT id FROM runs")} - self.list_alive()
             self._database.executemany("DELETE FROM runs WHERE id = ?", [(run,) for run in dead])
             self._database.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?)",
-                (self.run, process.host, process.pid, process.birth, time.time()),
+                "INSERT INTO runs (id, host, pid, birth, heartbeat) VALUES (?, ?, ?, ?, ?)",
+                (self.run, process.host, process.pid, process.birth, tell_time()),
             )
+            sightings.forget_ended(self._database)
         try:
             with Heartbeat(self.folder / LEDGER_NAME, self.run):
                 yield
@@ -240,14 +263,17 @@ class Ledger:
                 self._database.execute("DELETE FROM runs WHERE id = ?", (self.run,))
                 self._database.execute("DELETE FROM files WHERE run = ? AND status = ?", (self.run, CLAIMED))
 
-    def _find(self, address: str) -> sqlite3.Row | None:
-        """Find the row of a file."""
-        found: sqlite3.Row | None = self._database.execute(
-            "SELECT * FROM files WHERE address = ? AND key = ?", (address, self.key)
-        ).fetchone()
-        return found
+    def _select(self, where: str, *values: object) -> list[FileRow]:
+        """Read the rows of files that meet a condition, and parse."""
+        with reading(self._database):
+            found = self._database.execute(f"SELECT * FROM files WHERE {where}", values).fetchall()
+        return read_rows(found)
 
-    def _judge_own(self, row: sqlite3.Row | None, identity: Identity) -> Entry | None:
+    def _find(self, address: str) -> FileRow | None:
+        """Find the row of a file."""
+        return next(iter(self._select("address = ? AND key = ?", address, self.key)), None)
+
+    def _judge_own(self, row: FileRow | None, identity: Identity) -> Entry | None:
         """Judge by a file's own row."""
         if row is None:
             return None
@@ -256,19 +282,19 @@ class Ledger:
             return Entry(Standing.BUSY) if alive else None
         if not identity.fingerprint or row["fingerprint"] != identity.fingerprint:
             return None
-        details = json.loads(row["details"] or "{}")
         if row["status"] == FAILED:
-            return Entry(Standing.REFUSED, details=details) if row["package_version"] == __version__ else None
-        return Entry(Standing.KNOWN, row["target"], details) if self._is_intact(row) else None
+            is_ours = row["package_version"] == __version__
+            return Entry(Standing.REFUSED, details=row["details"]) if is_ours else None
+        return Entry(Standing.KNOWN, row["target"], row["details"]) if self._is_intact(row) else None
 
-    def _list_rivals(self, address: str, identity: Identity, sha256: str | None) -> list[sqlite3.Row]:
+    def _list_rivals(self, address: str, identity: Identity, sha256: str | None) -> list[FileRow]:
         """List some rows of files that may have the same content, done or being done; those done first."""
-        rows = self._database.execute(
-            "SELECT * FROM files WHERE key = ? AND (size = ? OR size < 0 OR ? < 0)"
+        rows = self._select(
+            "key = ? AND (size = ? OR size < 0 OR ? < 0)"
             " AND (status = ? OR (status = ? AND sha256 = coalesce(?, sha256)))"
             " ORDER BY status = ? DESC LIMIT ?",
-            (self.key, identity.size, identity.size, CLAIMED, DONE, sha256, DONE, _MOST_RIVALS),
-        ).fetchall()
+            *(self.key, identity.size, identity.size, CLAIMED, DONE, sha256, DONE, _MOST_RIVALS),
+        )
         alive = self.list_alive() if any(row["status"] == CLAIMED for row in rows) else set()
         return [
             row
@@ -279,14 +305,11 @@ class Ledger:
 
     def _choose_target(self, address: str, name: str) -> str:
         """Choose an output that no other file has, and that a file keeps."""
-        owners = {address, hide_address(address)}
-        taken = self._database.execute("SELECT address FROM files WHERE target = ?", (name,)).fetchall()
-        is_free = all(row["address"] in owners for row in taken)
-        return name if is_free else f"{name}-{hide_address(address)[1:9]}"
+        return self._outputs.choose_target(address, name)
 
-    def _is_intact(self, row: sqlite3.Row) -> bool:
+    def _is_intact(self, row: FileRow) -> bool:
         """Tell whether the outputs are still as they were left."""
-        names = json.loads(row["details"] or "{}").get("outputs", [])
+        names = row["details"].get("outputs", [])
         return bool(names) and self._fingerprint(names) == row["outputs_fingerprint"]
 
     def _fingerprint(self, names: list[str]) -> str:
@@ -301,29 +324,33 @@ class Ledger:
         address: str,
         identity: Identity,
         sha256: str | None,
-        like: Mapping[str, Any],
         *,
         status: str,
+        like: FileRow | None = None,
+        target: str = "",
+        outputs_fingerprint: str | None = None,
+        details: Details | None = None,
         key: str = "",
         over: bool = True,
     ) -> None:
-        """Write the row of a file, with outputs and details like those of another one."""
-        insert = f"INSERT OR {'REPLACE' if over else 'IGNORE'} INTO files"
+        """Write the row of a file, with target, outputs and details as given or like those of another one."""
+        values = {
+            "address": address,
+            "key": key or self.key,
+            "fingerprint": identity.fingerprint,
+            "size": identity.size,
+            "sha256": sha256,
+            "status": status,
+            "run": self.run,
+            "target": like["target"] if like else target,
+            "outputs_fingerprint": like["outputs_fingerprint"] if like else outputs_fingerprint,
+            "details": json.dumps(like["details"] if like else details) if like or details else None,
+            "package_version": __version__,
+        }
         self._database.execute(
-            f"{insert} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                address,
-                key or self.key,
-                identity.fingerprint,
-                identity.size,
-                sha256,
-                status,
-                self.run,
-                like["target"],
-                like.get("outputs_fingerprint"),
-                like.get("details"),
-                __version__,
-            ),
+            f"INSERT OR {'REPLACE' if over else 'IGNORE'} INTO files ({', '.join(COLUMNS)})"
+            f" VALUES ({', '.join('?' * len(COLUMNS))})",
+            [values[name] for name in COLUMNS],
         )
 
     def _settle(self, address: str, status: str, *, details: Details, sha256: str | None = None) -> None:
@@ -342,6 +369,16 @@ class Ledger:
                     self.run,
                 ),
             )
+            self._note_outputs(details.get("outputs", []))
+
+    def _note_adopted(self, found: Adopted, fingerprint: str) -> None:
+        """Note an output of a run that is not there any more."""
+        name = found.output.relative_to(self.folder).as_posix()
+        self._outputs.note([name], [fingerprint], prefix=found.prefix)
+
+    def _note_outputs(self, names: list[str]) -> None:
+        """Note how outputs were left, so that a later run can tell that nobody changed them since."""
+        self._outputs.note(names, [self._fingerprint([name]) for name in names])
 
 
 def describe(error: AnnotaryError) -> Details:

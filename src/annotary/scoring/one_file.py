@@ -4,9 +4,11 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from annotary.config import ScoreConfig
 from annotary.data.atomic import TEMPORARY_PREFIX, make_folder, replacing
@@ -15,14 +17,19 @@ from annotary.data.formats import needs_conversion, write_as_h5ad
 from annotary.data.hashing import hash_source
 from annotary.errors import AnnotaryError
 from annotary.models.bundle import Bundle
+from annotary.pulse import computing
 from annotary.scoring.annotate import AnnotatedCells, annotate_file
 from annotary.scoring.copying import BackgroundCopy, refuse_change
 from annotary.scoring.identity import identify
+from annotary.scoring.keeping import keep_foreign
 from annotary.scoring.ontology import add_terms
-from annotary.scoring.outputs import add_annotation, describe
+from annotary.scoring.outputs import add_annotation, describe_table
 from annotary.scoring.records import ScoreRecord
+from annotary.scoring.survey import Survey
 from annotary.scoring.tables import TABLE_SUFFIXES, write_table
+from annotary.scoring.tally import Tally
 from annotary.scoring.voting import add_votes
+from annotary.scoring.written import list_moved, to_plain
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,15 @@ class Origin:
         Its address.
     record
         Its record, but for what is known only when it has been read.
+    vouched
+        How earlier outputs were left that this one may take the place of, as
+        :meth:`annotary.scoring.ledger.Ledger.list_vouched` tells it.
     """
 
     path: Path
     shown_as: str
     record: ScoreRecord
+    vouched: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -51,22 +62,31 @@ class Annotated:
     Attributes
     ----------
     cells
-        The annotation.
+        The annotation; None where another process has it.
     record
         Where it comes from.
     outputs
         Files that were written.
     moved
-        What another tool wrote under our names, and where it is now.
-    seconds
-        Time that reading and predicting took, without writing.
+        What was there under our names and is not ours, and where it is now.
+    details
+        Figures of the annotation, as the ledger keeps them.
+    warnings
+        What a person should know of the input.
+    survey
+        What is kept of the cells.
+    about
+        The record as the outputs hold it, in plain values.
     """
 
-    cells: AnnotatedCells
+    cells: AnnotatedCells | None
     record: ScoreRecord
     outputs: list[Path]
     moved: list[str]
-    seconds: float
+    details: dict[str, Any]
+    warnings: tuple[str, ...]
+    survey: Survey | None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def annotate_one(
@@ -104,11 +124,13 @@ def annotate_one(
     OutputError
         If an output cannot be written.
     """
-    h5ad, table = name_outputs(target, config)
-    moved: list[str] = []
+    outputs = name_outputs(target, config)
+    about: dict[str, Any] = {}
+    kept: list[str] = []
     with contextlib.ExitStack() as stack:  # the h5ad file, entered first, gets its name last
-        new_h5ad = stack.enter_context(replacing(h5ad, owner=owner)) if h5ad else None
-        new_table = stack.enter_context(replacing(table, owner=owner)) if table else None
+        new_h5ad, new_table = (
+            stack.enter_context(_replacing(path, origin, owner=owner, kept=kept)) for path in outputs
+        )
         cells, sha256, seconds = _read(
             origin, new_h5ad, bundle, config, folder=target.parent, owner=owner, ahead=ahead
         )
@@ -119,12 +141,57 @@ def annotate_one(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if new_h5ad:
-            moved = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
+            about = add_annotation(new_h5ad, cells, record, shown_as=origin.shown_as, prefix=config.prefix)
         if new_table:
-            about = describe(cells, record)
-            write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
-    outputs = [path for path in (h5ad, table) if path]
-    return Annotated(cells=cells, record=record, outputs=outputs, moved=moved, seconds=seconds)
+            about = about or describe_table(cells, record, config.prefix)
+            with computing():  # nothing of the input is read
+                write_table(new_table, cells, about, kind=config.table_format, prefix=config.prefix)
+    moved, written = [*list_moved(about), *kept], [path for path in outputs if path]
+    return _collect(cells, record, written, moved, about=to_plain(about), seconds=seconds)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path | None, origin: Origin, *, owner: str, kept: list[str]) -> Iterator[Path | None]:
+    """Write an output if it is wanted; what somebody else has in its place is kept and noted."""
+    if path is None:
+        yield None
+        return
+    keep = partial(_keep, path, vouched=origin.vouched, kept=kept)
+    with replacing(path, owner=owner, before=keep) as new:
+        yield new
+
+
+def _collect(
+    cells: AnnotatedCells,
+    record: ScoreRecord,
+    outputs: list[Path],
+    moved: list[str],
+    *,
+    about: dict[str, Any],
+    seconds: float,
+) -> Annotated:
+    """Put together what became of a file; ``seconds`` are those without writing."""
+    return Annotated(
+        cells=cells,
+        record=record,
+        outputs=outputs,
+        moved=moved,
+        details={
+            **cells.measure(),
+            **Tally.count(cells).to_details(),
+            "annotating_seconds": round(seconds, 3),
+        },
+        warnings=cells.warnings,
+        survey=cells.survey,
+        about=about,
+    )
+
+
+def _keep(target: Path, new: Path, *, vouched: frozenset[str], kept: list[str]) -> None:
+    """Keep what somebody else has where an output goes, and note where it is then."""
+    where = keep_foreign(target, new, vouched=vouched)
+    if where:
+        kept.append(f"{target} -> {where}")
 
 
 def name_outputs(target: Path, config: ScoreConfig) -> tuple[Path | None, Path | None]:
@@ -165,7 +232,7 @@ def _read(
     if needs_conversion(origin.path):
         with _open_copy(copy, folder, owner) as converted:
             before = identify(origin.path)
-            write_as_h5ad(origin.path, converted)
+            write_as_h5ad(origin.path, converted, shown_as=origin.shown_as)
             sha256 = (ahead.take_hash(origin.path, before) if ahead else "") or hash_source(origin.path)
             refuse_change(origin.path, before)
             started = time.monotonic()

@@ -1,8 +1,10 @@
 """The annotated file: the input, byte for byte where possible, with the annotation added."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import anndata.io
 import h5py
@@ -13,9 +15,9 @@ from annotary import keys
 from annotary.data.hashing import hash_strings
 from annotary.errors import InputFileError
 from annotary.scoring.annotate import AnnotatedCells
+from annotary.scoring.ownership import choose_layout, make_room, write_order
 from annotary.scoring.records import ScoreRecord
-
-_KEPT_SUFFIX = "_before_annotary"
+from annotary.scoring.written import WRITTEN, CellOrder, Written, seal
 
 
 def list_columns(cells: AnnotatedCells, prefix: str = "") -> dict[str, pd.Categorical | np.ndarray]:
@@ -42,12 +44,12 @@ def list_matrices(cells: AnnotatedCells, prefix: str = "") -> dict[str, np.ndarr
 
 def add_annotation(
     path: Path, cells: AnnotatedCells, record: ScoreRecord, *, shown_as: str, prefix: str = ""
-) -> list[str]:
+) -> dict[str, Any]:
     """Add the annotation to a copy of the input.
 
-    Everything that was in the file stays. Columns of another tool under the
-    same names are kept under ``NAME_before_annotary``; those of an earlier
-    annotary run are replaced.
+    Everything that was in the file stays. What annotary wrote there under the same prefix, and nobody
+    changed since, is replaced; all else under the names that are needed, the names of the cells among it,
+    is kept under ``NAME_before_annotary``.
 
     Parameters
     ----------
@@ -60,13 +62,13 @@ def add_annotation(
     shown_as
         Name of the input in messages.
     prefix
-        Put before every name in obs and obsm.
+        Put before every name in obs, obsm and uns.
 
     Returns
     -------
-    Names that were moved aside.
+    The record as the file holds it.
     """
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver=choose_layout(path)) as file:
         table = file["obs"]
         if not isinstance(table, h5py.Group) or "column-order" not in table.attrs:
             raise InputFileError(
@@ -75,85 +77,59 @@ def add_annotation(
                 found="an older one",
                 remedy="Read it with anndata and write it again with write_h5ad.",
             )
-        columns, matrices = list_columns(cells, prefix), list_matrices(cells, prefix)
-        is_ours = _is_ours(file, f"{prefix}{keys.PREDICTED_LABELS}")
-        moved = [] if is_ours else _move_aside(file, list(columns), list(matrices))
-        _add_columns(table, columns)
-        for name, matrix in matrices.items():
-            _replace(file, "obsm", name, matrix)
-        _replace(file, "uns", keys.RECORD, describe(cells, record))
-    return moved
+        order = CellOrder(cells.cell_ids)
+        contents = list_contents(cells, prefix)
+        record_place = f"uns/{prefix}{keys.RECORD}"
+        room = make_room(file, [*contents, record_place], order, prefix=prefix)
+        written = Written.of(order, contents, prefix=prefix)
+        written = replace(
+            written,
+            elements={**written.elements, **room.earlier},
+            moved=room.moved,
+            replaced=tuple(room.replaced),
+            earlier=tuple(room.earlier),
+        )
+        for place, content in contents.items():
+            _write(file, place, content)
+        names = [str(name) for name in file["obs"].attrs["column-order"]]
+        added = [place.removeprefix("obs/") for place in contents if place.startswith("obs/")]
+        write_order(file, [*(name for name in names if name not in added), *added])
+        about = describe(cells, record, written)
+        _write(file, record_place, about)
+    return about
 
 
-def describe(cells: AnnotatedCells, record: ScoreRecord) -> dict[str, object]:
-    """Make the record as ``uns`` holds it."""
-    return (
+def list_contents(cells: AnnotatedCells, prefix: str = "") -> dict[str, pd.Categorical | np.ndarray]:
+    """List all that a result adds, each ``(n_cells, ...)``, by its place such as ``obs/conf_score``."""
+    return {
+        **{f"obs/{name}": column for name, column in list_columns(cells, prefix).items()},
+        **{f"obsm/{name}": matrix for name, matrix in list_matrices(cells, prefix).items()},
+    }
+
+
+def describe(cells: AnnotatedCells, record: ScoreRecord, written: Written) -> dict[str, Any]:
+    """Make the record as ``uns`` holds it, with its hash."""
+    return seal(
         asdict(record)
         | cells.measure()
         | {
             "probability_columns": np.array(cells.label_names, dtype=object),
             "labels_hash": hash_strings(cells.predicted_labels.astype(str)),
             "warnings": json.dumps(list(cells.warnings)),
+            WRITTEN: written.to_json(),
         }
     )
 
 
-def _add_columns(table: h5py.Group, columns: dict[str, pd.Categorical | np.ndarray]) -> None:
-    """Add columns to obs."""
-    order = [name for name in table.attrs["column-order"] if name not in columns]
-    for name, values in columns.items():
-        if name in table:
-            del table[name]
-        anndata.io.write_elem(table, name, values)
-    _write_order(table, [*order, *columns])
+def describe_table(cells: AnnotatedCells, record: ScoreRecord, prefix: str = "") -> dict[str, Any]:
+    """Make the record of a result that is written as a table alone."""
+    contents: Mapping[str, Any] = list_contents(cells, prefix)
+    return describe(cells, record, Written.of(CellOrder(cells.cell_ids), contents, prefix=prefix))
 
 
-def _is_ours(file: h5py.File, labels_name: str) -> bool:
-    """Tell labels that annotary wrote, and nobody changed since, from those of another tool."""
-    if keys.RECORD not in file.get("uns", {}) or labels_name not in file["obs"]:
-        return False
-    record = anndata.io.read_elem(file["uns"][keys.RECORD])
-    labels = pd.Series(anndata.io.read_elem(file["obs"][labels_name])).astype(str)
-    return isinstance(record, dict) and record.get("labels_hash") == hash_strings(labels)
-
-
-def _move_aside(file: h5py.File, names: list[str], matrices: list[str]) -> list[str]:
-    """Rename what another tool wrote under our names in obs and obsm."""
-    moved = []
-    table = file["obs"]
-    order = [str(name) for name in table.attrs["column-order"]]
-    for name in names:
-        if name in order:
-            kept = _free_name(table, name)
-            table.move(name, kept)
-            order[order.index(name)] = kept
-            moved.append(f"obs[{name!r}] -> obs[{kept!r}]")
-    _write_order(table, order)
-    for name in matrices:
-        if name in file.get("obsm", {}):
-            kept = _free_name(file["obsm"], name)
-            file["obsm"].move(name, kept)
-            moved.append(f"obsm[{name!r}] -> obsm[{kept!r}]")
-    return moved
-
-
-def _free_name(group: h5py.Group, name: str) -> str:
-    """Find a name that is not taken."""
-    kept = f"{name}{_KEPT_SUFFIX}"
-    while kept in group:
-        kept += "_"
-    return kept
-
-
-def _write_order(table: h5py.Group, order: list[str]) -> None:
-    """Store the order of a table's columns as anndata does."""
-    table.attrs.create("column-order", np.array(order, dtype=object), dtype=h5py.string_dtype())
-
-
-def _replace(file: h5py.File, mapping: str, name: str, value: object) -> None:
-    """Put a value into obsm or uns, making the mapping where it is missing."""
-    if mapping not in file:
-        anndata.io.write_elem(file, mapping, {})
-    if name in file[mapping]:
-        del file[mapping][name]
-    anndata.io.write_elem(file[mapping], name, value)
+def _write(file: h5py.File, place: str, value: object) -> None:
+    """Put a value into obs, obsm or uns, making the mapping where it is missing."""
+    slot, name = place.split("/", 1)
+    if slot not in file:
+        anndata.io.write_elem(file, slot, {})
+    anndata.io.write_elem(file[slot], name, value)

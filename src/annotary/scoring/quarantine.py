@@ -1,6 +1,7 @@
 """Putting away files that cannot be annotated, with the reason beside them."""
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ def move_aside(failed: ScoredFile, folder: Path) -> Path:
     OutputError
         If it cannot be moved.
     """
-    source = Path(failed.source)
+    source = failed.path
     target = _find_free(make_folder(folder) / source.name)
     error = failed.error
     about = {
@@ -42,9 +43,10 @@ def move_aside(failed: ScoredFile, folder: Path) -> Path:
     note = target.with_name(f"{target.name}{ERROR_SUFFIX}")
     with replacing(note) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n")
-    if not is_remote(failed.source) and source.exists():
+    is_there = source.is_symlink() or source.is_file() or source.is_dir()  # a pipe has another end
+    if not is_remote(failed.source) and is_there:
         try:
-            shutil.move(source, target)
+            _move(source, target)
         except OSError as failure:
             raise OutputError(
                 target,
@@ -56,10 +58,19 @@ def move_aside(failed: ScoredFile, folder: Path) -> Path:
     return note
 
 
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder; of a link the link alone, which leads to the same place from there."""
+    if not source.is_symlink():
+        shutil.move(source, target)
+        return
+    target.symlink_to(os.path.abspath(source.parent / os.readlink(source)))
+    source.unlink()
+
+
 def _find_free(path: Path) -> Path:
     """Find a name that is not taken."""
     number, free = 1, path
-    while free.exists() or free.with_name(f"{free.name}{ERROR_SUFFIX}").exists():
+    while os.path.lexists(free) or free.with_name(f"{free.name}{ERROR_SUFFIX}").exists():
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free

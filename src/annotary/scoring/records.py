@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import anndata.io
-import h5py
+from typing import Any
 
 from annotary import keys
+from annotary.data.damage import UNREADABLE
+from annotary.data.hdf5 import open_hdf5, read_element
+from annotary.scoring.written import find_records
 
 FIGURES = ("n_cells", "mean_confidence", "n_low_information", "n_unassigned", "n_ood", "n_panel_genes_found")
 """Figures of an annotated file that its record, the ledger and the run tell."""
@@ -41,6 +42,8 @@ class ScoreRecord:
         annotary's version.
     time
         UTC, ISO 8601.
+    ledger_head
+        ``NUMBER:HASH`` of the promotion ledger's last entry then; empty where there was none to believe.
     """
 
     model_name: str
@@ -60,20 +63,31 @@ class ScoreRecord:
     ledger_run: str
     package_version: str
     time: str
+    ledger_head: str = ""
 
     def to_json(self) -> str:
         """Write as JSON, for outputs that hold text only."""
         return json.dumps(asdict(self))
 
 
-def read_record(path: Path) -> dict[str, object]:
+def read_record(path: Path, prefix: str = "") -> dict[str, object]:
     """Read the record of an annotated file.
 
     Raises
     ------
-    OSError, KeyError
+    InputFileError, KeyError
         If it is no file that annotary wrote.
     """
-    with h5py.File(path, "r") as file:
-        record: dict[str, object] = anndata.io.read_elem(file["uns"][keys.RECORD])
+    with open_hdf5(path) as file:
+        record: dict[str, object] = read_element(file["uns"][f"{prefix}{keys.RECORD}"], path=path)
     return record
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the records of an annotated file by their prefixes; none where anything about it is odd."""
+    try:
+        with open_hdf5(path) as file:
+            stored = file["uns"]
+            return find_records(stored, lambda name: read_element(stored[name], path=path))
+    except UNREADABLE:
+        return {}

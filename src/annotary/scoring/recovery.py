@@ -1,8 +1,7 @@
 """What a killed run left: claims, temporary files, outputs that the ledger does not know."""
 
-import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from annotary.data.discovery import ANNOTATED_SUFFIX
 from annotary.scoring.identity import Identity
 from annotary.scoring.ledger import Adopted, Ledger
 from annotary.scoring.ledger_file import hide_address
-from annotary.scoring.records import FIGURES, read_record
+from annotary.scoring.records import FIGURES, read_records
 
 _OWNER = "score-"
 
@@ -27,9 +26,15 @@ def recover(ledger: Ledger) -> None:
     """Clear up after dead runs: their claims become free, or done where the output has its name already."""
     for row in ledger.list_dead_claims():
         output = ledger.folder / f"{row['target']}{ANNOTATED_SUFFIX}"
-        record = _read(output)
-        if record.get("ledger_run") == row["run"] and record.get("input_id") == hide_address(row["address"]):
-            ledger.adopt_claim(row, _adopt(output, record))
+        found = [
+            adopted
+            for prefix, record in read_records(output).items()
+            if record.get("ledger_run") == row["run"]
+            and record.get("input_id") == hide_address(row["address"])
+            and (adopted := _adopt(output, record, prefix))
+        ]
+        if found:
+            ledger.adopt_claim(row, found[0])
         else:
             ledger.drop(row)
     left = list(ledger.folder.rglob(f"{TEMPORARY_PREFIX}{_OWNER}*"))
@@ -55,40 +60,36 @@ def rebuild(ledger: Ledger) -> int:
     Files that were found.
     """
     n_found = 0
-    for output, record in _iter_records(ledger.folder):
-        identity = Identity(size=int(str(record["input_size"])), fingerprint="", changed=None)
-        ledger.adopt(
-            _adopt(output, record),
-            address=str(record["input_id"]),
-            identity=identity,
-            key=str(record["ledger_key"]),
-        )
-        n_found += 1
+    for output in sorted(ledger.folder.rglob(f"*{ANNOTATED_SUFFIX}")):
+        n_adopted = 0
+        for prefix, record in read_records(output).items():
+            adopted, size = _adopt(output, record, prefix), _to_number(record.get("input_size"))
+            if adopted is None or size is None or not {"ledger_key", "input_id"} <= set(record):
+                continue  # an older record without a key, or an odd one, is no help
+            ledger.adopt(
+                adopted,
+                address=str(record["input_id"]),
+                identity=Identity(size=int(size), fingerprint="", changed=None),
+                key=str(record["ledger_key"]),
+            )
+            n_adopted = 1
+        n_found += n_adopted
+    ledger.mark_filled()
     return n_found
 
 
-def _adopt(output: Path, record: Mapping[str, Any]) -> Adopted:
-    """Take from a record what the ledger keeps."""
+def _adopt(output: Path, record: Mapping[str, Any], prefix: str) -> Adopted | None:
+    """Take from a record what the ledger keeps; None where it has no hash, or no figures."""
     details = {name: _to_number(record[name]) for name in FIGURES if name in record}
-    return Adopted(output=output, sha256=str(record["input_sha256"]), details=details)
+    if "input_sha256" not in record or None in details.values():
+        return None
+    return Adopted(output=output, sha256=str(record["input_sha256"]), details=details, prefix=prefix)
 
 
-def _to_number(value: Any) -> int | float:
-    """Make a plain number of one that HDF5 gave, for JSON."""
-    number: int | float = np.asarray(value).item()
-    return number
-
-
-def _iter_records(folder: Path) -> Iterator[tuple[Path, dict[str, object]]]:
-    """Read the records of the annotated files in a folder and below; older ones without a key are no help."""
-    for output in sorted(folder.rglob(f"*{ANNOTATED_SUFFIX}")):
-        record = _read(output)
-        if {"ledger_key", "input_id", "input_sha256", "input_size"} <= set(record):
-            yield output, record
-
-
-def _read(output: Path) -> dict[str, object]:
-    """Read a record; an empty one where there is none."""
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        return read_record(output)
-    return {}
+def _to_number(value: Any) -> int | float | None:
+    """Make a plain number of one that HDF5 gave, for JSON; None where it is none."""
+    number = np.asarray(value)
+    if number.size != 1 or number.dtype.kind not in "iuf" or not np.isfinite(number).all():
+        return None
+    plain: int | float = number.item()
+    return plain

@@ -5,8 +5,11 @@ from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from annotary.data.discovery import is_input_name
+from annotary.data.pickles import is_pickle
+from annotary.data.special_files import refuse_special_files
 from annotary.errors import InputFileError, summarize
 from annotary.scoring.identity import Identity
 from annotary.scoring.retry import PassingError
@@ -28,8 +31,9 @@ def list_remote(address: str, *, recursive: bool) -> list[str]:
     files, path = _open(address)
     try:
         if any(sign in address for sign in _GLOB):
-            found = [one for one in files.glob(path) if is_input_name(one)]
-        elif is_input_name(address):
+            is_wanted = is_pickle if is_pickle(address) else is_input_name
+            found = [one for one in files.glob(path) if is_wanted(one)]
+        elif is_input_name(address) or is_pickle(address):
             found = [path] if files.exists(path) else []
         else:
             listed = files.find(path) if recursive else files.ls(path, detail=False)
@@ -58,7 +62,11 @@ def identify_remote(address: str) -> Identity:
     """
     files, path = _open(address)
     try:
+        if isinstance(files, LocalFileSystem):
+            refuse_special_files(Path(path))
         about = files.info(path)
+    except InputFileError:
+        raise
     except Exception as error:  # each protocol's library has errors of its own
         raise _describe(address, error) from error
     size = about.get("size")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from annotary import keys
+from annotary.data.csv_text import write_csv
 from annotary.scoring.annotate import AnnotatedCells
 from annotary.scoring.outputs import list_columns
 
@@ -48,7 +49,7 @@ def write_table(
     """
     table = make_table(cells, prefix)
     if kind == "csv":
-        table.to_csv(path, index=False)
+        write_csv(table, path, index=False)
         return
     import pyarrow
     import pyarrow.parquet

@@ -14,6 +14,7 @@ from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.obs import read_depth
 from annotary.errors import InputFileError
 from annotary.models.bundle import Bundle
+from annotary.pulse import computing, reading
 from annotary.quality.prepare import log_normalize
 from annotary.scoring.annotate import AnnotatedCells
 from annotary.scoring.over_clustering import over_cluster
@@ -65,7 +66,10 @@ def add_votes(cells: AnnotatedCells, bundle: Bundle, path: Path, config: ScoreCo
         if config.cluster_key:
             clusters = _read_clusters(counts_file, config.cluster_key, cells.place)
         else:
-            numbers = over_cluster(lambda: _iter_log_expr(counts_file, bundle, config), counts_file.n_cells)
+            with computing():
+                numbers = over_cluster(
+                    lambda: reading(_iter_log_expr(counts_file, bundle, config)), counts_file.n_cells
+                )
             clusters = pd.Categorical(numbers.astype(str))
     majority = vote(cells.predicted_labels, clusters, min_prop=config.min_prop)
     added = {keys.OVER_CLUSTERING: clusters, keys.MAJORITY_VOTING: majority}

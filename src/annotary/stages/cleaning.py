@@ -12,6 +12,8 @@ import pandas as pd
 from annotary import __version__, keys
 from annotary.config import PreprocessConfig
 from annotary.data.atomic import make_folder, replacing
+from annotary.data.csv_text import unguard_table, write_csv
+from annotary.data.damage import READERS_RAISE
 from annotary.data.discovery import Source
 from annotary.data.hashing import hash_strings
 from annotary.data.labels import count_rare_labels, hash_label_table
@@ -142,7 +144,7 @@ def write_cleaning(cleaning: Cleaning, folder: Path) -> Path:
         path.write_text(json.dumps(summary, indent=1))
     for name, table in {_REMOVED_NAME: cleaning.removed, **cleaning.tables}.items():
         with replacing(folder / f"{name}.csv") as path:
-            table.to_csv(path, index=False)
+            write_csv(table, path, index=False)
     for name, picture in cleaning.pictures.items():
         with replacing(folder / f"{name}.png") as path:
             path.write_bytes(picture)
@@ -160,7 +162,9 @@ def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
     try:
         summary = json.loads((folder / _SUMMARY_NAME).read_text())
         tables = {
-            path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
+            path.stem: unguard_table(
+                pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
+            )
             for path in sorted(folder.glob("*.csv"))
         }
         return Cleaning(
@@ -173,7 +177,7 @@ def read_cleaning(folder: Path, cells: Cells) -> Cleaning:
             notes=summary["notes"],
             inputs=summary["inputs"],
         )
-    except (OSError, ValueError, KeyError) as error:
+    except READERS_RAISE as error:
         raise InputFileError(
             folder,
             expected="to be the record of an earlier preprocess",

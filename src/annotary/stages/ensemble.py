@@ -11,8 +11,9 @@ from annotary.data.dataset import Dataset, read_dataset
 from annotary.errors import ConfigError
 from annotary.log import say
 from annotary.models.bundle import Bundle
+from annotary.models.bundle_files import load_bundle
 from annotary.models.ensemble import EnsembleAnnotator, Member, fit_weights, vote
-from annotary.registry import Candidate, find_candidates, get_candidates, load, log_bundle
+from annotary.registry import Candidate, find_candidates, get_candidates, log_bundle
 from annotary.stages.candidates import (
     hold_out_validation,
     make_bundle,
@@ -22,6 +23,8 @@ from annotary.stages.candidates import (
 )
 from annotary.stages.held_out_table import read_held_out
 from annotary.tracking import StageRun, fetch, stage_run
+from annotary.version_check import fetch_candidate
+from annotary.version_files import BUNDLE
 
 _LEAST_WEIGHT = 0.05
 
@@ -97,7 +100,7 @@ def _make_bundle(
     config: EnsembleConfig, dataset: Dataset, voters: list[_Voter], weights: np.ndarray, run: StageRun
 ) -> Bundle:
     """Put the members together; the cells that its confidence is learned from are the validation cells."""
-    bundles = [load(voter.candidate.uri) for voter in voters]
+    bundles = [load_bundle(fetch_candidate(voter.candidate) / BUNDLE) for voter in voters]
     genes = dataset.var.index
     in_panel = np.zeros(len(genes), dtype=bool)
     for bundle in bundles:

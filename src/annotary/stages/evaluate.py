@@ -10,27 +10,26 @@ import pandas as pd
 from annotary import keys
 from annotary.config import CHALLENGER, EvaluateConfig
 from annotary.data.dataset import Dataset, LabelledCells, read_dataset
-from annotary.data.hashing import hash_file
 from annotary.errors import RegistryError
 from annotary.evaluation.comparison import annotate_cells
 from annotary.evaluation.confidence import ConfidenceFigures, measure_confidence
 from annotary.evaluation.figures import draw_confusion, format_table
 from annotary.evaluation.metrics import HEADLINE, Evaluation, evaluate_predictions
 from annotary.models.bundle import Annotation
-from annotary.models.bundle_files import MANIFEST, load_bundle
+from annotary.models.bundle_files import load_bundle
 from annotary.progress import track
-from annotary.promotions import MODEL_HASH_TAG
+from annotary.promotions import CALLS_HASH_TAG, EVALUATION_TAG
 from annotary.registry import (
     Candidate,
     RegisteredVersion,
-    fetch_bundle,
     find_candidates,
     get_candidates,
     log_model_metrics,
     register,
     set_alias,
+    tag_version,
 )
-from annotary.stages.held_out_calls import EVALUATION_TAG, TABLE, name_column
+from annotary.stages.held_out_calls import TABLE, hash_calls, name_column
 from annotary.stages.model_cards import Measured, write_cards
 from annotary.tracking import (
     DATASET_TAG,
@@ -41,6 +40,8 @@ from annotary.tracking import (
     fetch,
     stage_run,
 )
+from annotary.version_check import fetch_candidate
+from annotary.version_files import BUNDLE
 
 _TRANSFORMER, _ENSEMBLE = "transformer", "ensemble"
 _MB = 1e6
@@ -92,8 +93,8 @@ def evaluate(config: EvaluateConfig) -> list[Evaluated]:
         logged = LoggedDataset(dataset, path)
         evaluated = []
         for candidate in track(_list_candidates(config, dataset), "evaluating", unit="model"):
-            folder = fetch_bundle(candidate.uri)
-            annotation, evaluation = _measure(folder, dataset, test_cells, device=config.device)
+            folder = fetch_candidate(candidate)
+            annotation, evaluation = _measure(folder / BUNDLE, dataset, test_cells, device=config.device)
             confidence = measure_confidence(test_cells.codes, annotation, dataset.record.label_names)
             evaluation = replace(evaluation, metrics=evaluation.metrics | confidence.metrics)
             log_model_metrics(candidate, evaluation.metrics, logged)
@@ -155,9 +156,8 @@ def _register(
         KIND_TAG: candidate.kind,
         DATASET_TAG: config.dataset,
         EVALUATION_TAG: run.run_id,
-        MODEL_HASH_TAG: hash_file(folder / MANIFEST),
     }
-    return register(candidate, config.model_name, tags=tags)
+    return register(candidate, config.model_name, tags=tags, folder=folder)
 
 
 def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: LabelledCells) -> None:
@@ -178,6 +178,10 @@ def _record(run: StageRun, evaluated: list[Evaluated], dataset: Dataset, cells: 
         predictions[name] = names[one.annotation.codes]
         predictions[f"{name}_conf_score"] = one.annotation.confidence
     run.log_table(predictions, TABLE)
+    calls = {CALLS_HASH_TAG: hash_calls(run.run_id)}
+    run.set_tags(calls)
+    for one in evaluated:
+        tag_version(one.version, calls)
     side_by_side = _choose_pair(evaluated)
     if side_by_side:
         tables = {_title(one): _name_rows(one) for one in side_by_side}

@@ -1,6 +1,7 @@
 """What versions called the test cells: as evaluate logged it, or asked of the version again."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,12 +14,17 @@ import pandas as pd
 
 import annotary
 from annotary import keys
+from annotary.data.csv_text import unguard_table
+from annotary.data.damage import UNREADABLE
 from annotary.data.dataset import Dataset, LabelledCells
-from annotary.errors import InputFileError, RegistryError
+from annotary.data.hashing import hash_file
+from annotary.errors import RegistryError
+from annotary.promotions import CALLS_HASH_TAG, EVALUATION_TAG
+from annotary.pyfunc_gate import check_loader
 from annotary.registry import RegisteredVersion
 from annotary.tracking import KIND_TAG, fetch
+from annotary.version_check import fetch_checked
 
-EVALUATION_TAG = "annotary.evaluation_run"
 TABLE = "predictions"
 
 _PROBABILITY = "probability "
@@ -70,15 +76,16 @@ def read_calls(version: RegisteredVersion) -> HeldOutCalls:
     Raises
     ------
     RegistryError
-        If there is no such table.
+        If there is no such table, or it was altered since.
     """
     run_id = version.tags.get(EVALUATION_TAG, "")
     column = name_column(version.tags.get(KIND_TAG, ""), version.number)
-    address = f"runs:/{run_id}/tables/{TABLE}.csv"
+    address = _name_address(run_id)
     try:
-        table = pd.read_csv(fetch(address), dtype=str, keep_default_na=False)
+        _refuse_altered(version, address)
+        table = unguard_table(pd.read_csv(fetch(address), dtype=str, keep_default_na=False))
         return HeldOutCalls(*(table[name].to_numpy(dtype=object) for name in ("cell_id", "label", column)))
-    except (InputFileError, KeyError) as error:
+    except UNREADABLE as error:
         raise RegistryError(
             f"{version.name} version {version.number}",
             expected=f"its calls of the test cells, column {column!r} of {address}",
@@ -87,10 +94,34 @@ def read_calls(version: RegisteredVersion) -> HeldOutCalls:
         ) from error
 
 
+def hash_calls(run_id: str) -> str:
+    """Hash the table of calls that an evaluation logged."""
+    return hash_file(fetch(_name_address(run_id)))
+
+
+def _name_address(run_id: str) -> str:
+    """Name the table of calls of an evaluation."""
+    return f"runs:/{run_id}/tables/{TABLE}.csv"
+
+
+def _refuse_altered(version: RegisteredVersion, address: str) -> None:
+    """Refuse a table of calls that is not the one that evaluate logged of a version."""
+    wanted, found = version.tags.get(CALLS_HASH_TAG, ""), hash_file(fetch(address))
+    if wanted and found != wanted:
+        raise RegistryError(
+            f"{version.name} version {version.number}",
+            expected=f"its calls of the test cells, {address}, with SHA-256 {wanted[:12]} as evaluate logged",
+            found=found[:12],
+            remedy="The table or the version's tag was altered: run annotary evaluate on its dataset again.",
+        )
+
+
 def ask_again(
     version: RegisteredVersion, dataset: Dataset, cells: LabelledCells, *, device: str
 ) -> np.ndarray:
-    """Have a version call cells in a process of its own, by its own code.
+    """Have a version call cells in a process of its own, by its own code, as it was registered.
+
+    Copies that Python compiled of that code and left beside it are not run.
 
     Returns
     -------
@@ -100,14 +131,19 @@ def ask_again(
     ------
     RegistryError
         If the version does not answer.
+    BundleError
+        If its files were altered, or it would run other code than annotary's.
     """
+    model = check_loader(fetch_checked(version))
     with tempfile.TemporaryDirectory(prefix="annotary-") as name:
         source, target = Path(name) / "cells.h5ad", Path(name) / "table.csv"
         obs = pd.DataFrame({keys.DEPTH: cells.depth}, index=cells.cell_ids.astype(str))
         anndata.AnnData(X=cells.counts, obs=obs, var=dataset.var[[]]).write_h5ad(source)
         params = json.dumps({"device": device, "depth_key": keys.DEPTH})
-        command = [sys.executable, "-P", str(_PROCESS), version.uri, str(source), str(target), params]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        folder = str(model)
+        command = [sys.executable, "-P", str(_PROCESS), folder, str(source), str(target), params]
+        environment = os.environ | {"PYTHONPYCACHEPREFIX": str(Path(name) / "compiled")}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise RegistryError(
                 version.uri,

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from annotary.errors import InputFileError, RegistryError
+from annotary.data.damage import UNREADABLE
+from annotary.errors import RegistryError
 from annotary.registry import Candidate
 from annotary.tracking import StageRun, fetch
 
@@ -48,7 +49,7 @@ def read_held_out(candidate: Candidate, cell_ids: pd.Index) -> np.ndarray:
         if missing.empty:
             return table.loc[cell_ids].to_numpy(dtype=np.float32)
         found = f"none of {missing[0]!r}"
-    except InputFileError as error:
+    except UNREADABLE as error:
         raise _describe(candidate, address, found) from error
     raise _describe(candidate, address, found)
 

@@ -5,7 +5,7 @@ from annotary.errors import RegistryError
 from annotary.evaluation.figures import format_table
 from annotary.evaluation.metrics import HEADLINE
 from annotary.outage import naming_outages
-from annotary.promotions import read_ledger
+from annotary.promotions import read_anchored_ledger, warn_of_planted
 from annotary.registry import list_aliases, list_versions
 from annotary.tracking import DATASET_HASH_TAG, KIND_TAG, SOURCE_TAG, connect
 
@@ -50,7 +50,8 @@ def list_promotions(config: LedgerConfig) -> str:
         Naming the first link that does not hold.
     """
     connect()
-    ledger = read_ledger(config.model_name)
+    ledger = read_anchored_ledger(config.model_name)
+    warn_of_planted(ledger)
     rows: list[dict[str, object]] = [
         {
             "entry": entry.number,

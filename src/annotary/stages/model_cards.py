@@ -20,10 +20,12 @@ from annotary.evaluation.figures import draw_confusion, to_png
 from annotary.evaluation.gate import compare
 from annotary.evaluation.metrics import Evaluation
 from annotary.models.bundle import Bundle
-from annotary.promotions import MODEL_HASH_TAG
-from annotary.registry import RegisteredVersion, describe_version, find_alias, load, tag_version
-from annotary.stages.held_out_calls import EVALUATION_TAG, name_column, read_calls
+from annotary.promotions import EVALUATION_TAG
+from annotary.registry import RegisteredVersion, describe_version, find_alias, tag_version
+from annotary.stages.held_out_calls import name_column, read_calls
 from annotary.tracking import COUNTS_HASH_TAG, KIND_TAG, SPLIT_HASH_TAG, StageRun
+from annotary.version_check import load_version
+from annotary.version_files import MODEL_HASH_TAG
 
 CARD_TAG = "annotary.card"
 N_DRAWS = 2000
@@ -118,7 +120,7 @@ def _make_card(
     address: str,
 ) -> ModelCard:
     """Put together what a version's card says."""
-    bundle = load(one.version.uri)
+    bundle = load_version(one.version)
     record = dataset.record
     settings = json.loads(record.config)
     figures, labels = measure_figures(

@@ -1,6 +1,6 @@
 """promote: the alias champion moves to the challenger when it keeps every rule of the gate."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -8,22 +8,21 @@ import numpy as np
 from annotary import keys
 from annotary.config import CHALLENGER, CHAMPION, PromoteConfig
 from annotary.data.dataset import Dataset, read_dataset
-from annotary.errors import RegistryError
+from annotary.errors import BundleError, RegistryError, StoreError
 from annotary.evaluation.comparison import check_comparable, find_unseen
 from annotary.evaluation.gate import Comparison, Figures, Verdict, compare, judge
-from annotary.evaluation.metrics import HEADLINE
 from annotary.ledger import KEPT, PROMOTED, WOULD_KEEP, WOULD_PROMOTE, Decision, Ledger
 from annotary.log import say, warn
-from annotary.promotions import append, catch_up, describe_hashes, settle
+from annotary.promotions import EVALUATION_TAG, anchor, append, catch_up, describe_hashes, read_ledger, settle
 from annotary.registry import (
     RegisteredVersion,
     find_alias,
     get_version,
-    load,
     resolve_alias,
     tag_version,
 )
-from annotary.stages.held_out_calls import EVALUATION_TAG, ask_again, read_calls
+from annotary.stages.evaluation_check import FIGURES, check_evaluation
+from annotary.stages.held_out_calls import ask_again, read_calls
 from annotary.tracking import (
     COUNTS_HASH_TAG,
     DATASET_HASH_TAG,
@@ -34,6 +33,7 @@ from annotary.tracking import (
     stage_run,
     to_json,
 )
+from annotary.version_check import fetch_checked, load_version
 
 DECISION_TAG = "annotary.promotion"
 RULES_TAG = "annotary.promotion_rules"
@@ -86,7 +86,12 @@ def _decide(run: StageRun, challenger: RegisteredVersion, config: PromoteConfig)
     for _ in range(_MOST_TRIES):
         ledger = catch_up(config.model_name)
         champion = get_version(config.model_name, ledger.champion) if ledger.champion else None
-        verdict = _compare(challenger, champion, config)
+        fetch_checked(challenger)
+        check_evaluation(challenger, ledger)
+        if champion is None and ledger.lost_champion:
+            verdict = _compare_with_former(challenger, ledger, config)
+        else:
+            verdict = _compare(challenger, champion, config)
         if append(ledger, _make_decision(verdict, ledger, challenger, run, config)):
             break
         say("another process decided about this model meanwhile: starting again")
@@ -97,7 +102,7 @@ def _decide(run: StageRun, challenger: RegisteredVersion, config: PromoteConfig)
             found=f"another decision in each of {_MOST_TRIES} tries",
             remedy="Look at annotary ledger, then promote again.",
         )
-    settle(config.model_name)
+    anchor(config.model_name, settle(config.model_name))
     _record(run, verdict, config)
     replaced = f"champion was version {champion.number}" if champion else "there was no champion"
     time = datetime.now(UTC).isoformat(timespec="seconds")
@@ -192,7 +197,7 @@ def refuse_other_cells(model_name: str, dataset: Dataset) -> None:
     """
     champion = find_alias(model_name, CHAMPION)
     if champion is not None:
-        check_comparable(load(champion.uri), dataset, model_name=model_name)
+        check_comparable(load_version(champion), dataset, model_name=model_name)
 
 
 def _compare(
@@ -209,9 +214,32 @@ def _compare(
     )
     if not same_cells or EVALUATION_TAG not in champion.tags:
         return _compare_again(challenger, champion, config)
+    check_evaluation(champion, read_ledger(champion.name))
     mine = read_calls(challenger)
     theirs = read_calls(champion).take(mine.cell_ids)
     return judge(figures, _bootstrap(mine.truth, mine.calls, theirs.calls, config), config)
+
+
+def _compare_with_former(challenger: RegisteredVersion, ledger: Ledger, config: PromoteConfig) -> Verdict:
+    """Judge the challenger where the champion was deleted: beside the newest former one that is left.
+
+    Where both cannot be compared, it is judged by its own figures: that must not leave nobody champion.
+    """
+    if ledger.previous in ("", challenger.number):
+        return _compare(challenger, None, config)
+    former = get_version(ledger.name, ledger.previous)
+    said = (
+        f"version {ledger.lost_champion} was deleted, and version {former.number} is the newest champion left"
+    )
+    try:
+        verdict = _compare(challenger, former, config)
+    except StoreError:
+        raise
+    except (BundleError, RegistryError) as error:
+        warn(f"{said}, but cannot be compared: {error}")
+        return _compare(challenger, None, config)
+    way = "" if verdict.promote else "; annotary rollback makes that one champion again"
+    return replace(verdict, reason=f"{said}: {verdict.reason}{way}")
 
 
 def _bootstrap(
@@ -228,7 +256,7 @@ def _compare_again(
     """Compare on those of the challenger's test cells that the champion has not seen."""
     say(f"champion version {champion.number} was not measured on these test cells: scoring it again")
     dataset = _read_dataset(challenger)
-    bundle = load(champion.uri)
+    bundle = load_version(champion)
     check_comparable(bundle, dataset, model_name=champion.name)
     if set(bundle.label_names) != set(dataset.record.label_names):
         other = sorted(set(bundle.label_names) ^ set(dataset.record.label_names))
@@ -268,13 +296,12 @@ def _read_dataset(version: RegisteredVersion) -> Dataset:
 
 def _read_figures(version: RegisteredVersion) -> Figures:
     """Read a version's figures as evaluate tagged them."""
-    names = (HEADLINE, "ece", "cells_per_second", "bundle_mb")
     try:
-        return Figures(*(float(version.tags[name]) for name in names))
+        return Figures(*(float(version.tags[name]) for name in FIGURES))
     except (KeyError, ValueError) as error:
         raise RegistryError(
             f"{version.name} version {version.number}",
-            expected=f"the tags {', '.join(names)} with its figures",
-            found=", ".join(f"{name} = {version.tags.get(name)!r}" for name in names),
+            expected=f"the tags {', '.join(FIGURES)} with its figures",
+            found=", ".join(f"{name} = {version.tags.get(name)!r}" for name in FIGURES),
             remedy="Run annotary evaluate on its dataset.",
         ) from error

@@ -1,23 +1,26 @@
 """score: annotate new files with the champion, each once."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from annotary import __version__
+from annotary.bounded import BoundedProcess
 from annotary.config import ScoreConfig
 from annotary.data.atomic import make_folder
 from annotary.data.ontology import read_terms
 from annotary.errors import StoreError
 from annotary.log import say, warn
 from annotary.models.bundle import Bundle
-from annotary.promotions import note_outside_move_if_possible
-from annotary.registry import RegisteredVersion, load, resolve_alias
+from annotary.promotions import note_outside_move_if_possible, recall_head
+from annotary.registry import RegisteredVersion, resolve_alias
 from annotary.scoring.batch import Batch, ScoredFile
 from annotary.scoring.copying import BackgroundCopy, hashing_ahead
 from annotary.scoring.discovery import ScoreInput, Search, find_inputs
-from annotary.scoring.drift import Reference, measure_drift
+from annotary.scoring.drift import measure_drift
 from annotary.scoring.ledger import Ledger
 from annotary.scoring.ledger_file import open_database
 from annotary.scoring.outcome import BatchError, Outcome, make_key
@@ -25,17 +28,30 @@ from annotary.scoring.quarantine import move_aside
 from annotary.scoring.records import ScoreRecord
 from annotary.scoring.recovery import rebuild, recover
 from annotary.scoring.survey import Survey
+from annotary.scoring.work import ModelFacts, Work, WorkHere, WorkInProcess
+from annotary.stages.score_process import open_worker
 from annotary.stages.score_record import record_outcome, tell
 from annotary.stages.shadow import score_shadow
+from annotary.stages.written_log import WrittenLog, keeping_written
 from annotary.tracking import StageRun, stage_run
+from annotary.version_check import fetch_checked, load_version
+from annotary.version_files import BUNDLE
 
 __all__ = ["BatchError", "score"]
 
 
-def score(config: ScoreConfig) -> Outcome:
+def score(config: ScoreConfig, *, process: BoundedProcess | None = None) -> Outcome:
     """Resolve the alias once, then annotate every input that was not annotated with this version before.
 
     A file that cannot be annotated does not stop the others.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    process
+        The process that reads the files, where it was begun before; None begins one, unless
+        ``read_timeout`` is 0: then this one reads them.
 
     Raises
     ------
@@ -44,8 +60,13 @@ def score(config: ScoreConfig) -> Outcome:
     """
     outcome = None
     try:
-        with hashing_ahead(Path(config.input)) as ahead, stage_run("score", config) as run:
-            outcome = _score(config, run, ahead)
+        with contextlib.ExitStack() as stack:
+            process = process or stack.enter_context(open_worker(config))
+            ahead = None if process else stack.enter_context(hashing_ahead(Path(config.input)))
+            run = stack.enter_context(stage_run("score", config))
+            log = stack.enter_context(keeping_written(run))
+            outcome = _score(config, run, process, ahead, log)
+            log.flush()
             record_outcome(run, outcome)
             if config.shadow:
                 score_shadow(config, outcome, run)
@@ -59,15 +80,21 @@ def score(config: ScoreConfig) -> Outcome:
     return outcome
 
 
-def _score(config: ScoreConfig, run: StageRun, ahead: BackgroundCopy | None) -> Outcome:
+def _score(
+    config: ScoreConfig,
+    run: StageRun,
+    process: BoundedProcess | None,
+    ahead: BackgroundCopy | None,
+    log: WrittenLog,
+) -> Outcome:
     """Find the inputs, score them, and compare their cells with the training cells."""
     version = resolve_alias(config.model_name, config.alias)
     note_outside_move_if_possible(config.model_name)
     run.set_tags({"annotary.model": version.uri})
     inputs = _find(config)
     terms = read_terms(Path(config.ontology)) if config.ontology else None
-    open_bundle = functools.cache(functools.partial(_open_bundle, version, config, terms))
-    files, survey = _score_files(inputs, version, config, run, open_bundle, ahead)
+    work = _make_work(version, config, terms, process, ahead)
+    files, survey = _score_files(inputs, version, config, run, work, log)
     outcome = Outcome(
         model=version.uri,
         run_id=run.run_id,
@@ -77,16 +104,16 @@ def _score(config: ScoreConfig, run: StageRun, ahead: BackgroundCopy | None) -> 
     )
     if outcome.tally is None or survey is None:
         return outcome
-    bundle = open_bundle()
     found = [one.details["n_panel_genes_found"] for one in outcome.files if one.status == "annotated"]
-    reference, overlap = Reference.of(bundle), min(found) / len(bundle.spec.panel)
+    reference = work.describe_model().reference
+    overlap = min(found) / len(reference.panel)
     drift = measure_drift(outcome.tally, survey, reference, overlap=overlap)
     return replace(outcome, reference=reference, drift=drift)
 
 
 def _find(config: ScoreConfig) -> list[ScoreInput]:
     """Find the inputs, and tell where there are none."""
-    own = frozenset(Path(name).resolve() for name in (config.output, config.quarantine) if name)
+    own = frozenset(Path(os.path.realpath(name)) for name in (config.output, config.quarantine) if name)
     found = find_inputs(config.input, Search(recursive=config.recursive, skipped=own))
     for place in found.empty:
         warn(f"{place}: no file to annotate")
@@ -98,14 +125,14 @@ def _score_files(
     version: RegisteredVersion,
     config: ScoreConfig,
     run: StageRun,
-    open_bundle: Callable[[], Bundle],
-    ahead: BackgroundCopy | None,
+    work: Work,
+    log: WrittenLog,
 ) -> tuple[list[ScoredFile], Survey | None]:
     """Score what the ledger does not know yet; give what is kept of the cells too."""
     folder = make_folder(Path(config.output).absolute())
     key = make_key((version.name, version.number, version.run_id), config)
     with open_database(folder) as (database, is_new):
-        ledger = Ledger(folder, key, database)
+        ledger = Ledger(folder, key, database, prefix=config.prefix)
         if is_new and (n_found := rebuild(ledger)):
             say(f"{folder}: a new ledger, with {n_found} files that were annotated before")
         with ledger.working():
@@ -114,29 +141,47 @@ def _score_files(
                 ledger=ledger,
                 config=config,
                 record=_begin_record(version, config, run, ledger),
-                open_bundle=open_bundle,
-                ahead=ahead,
+                work=work,
             )
             scored: list[ScoredFile] = []
             survey: Survey | None = None
             for one in batch.score(inputs):
                 tell(one)
+                if one.annotated:
+                    log.add(one.annotated)
                 if config.quarantine and one.is_bad:
                     move_aside(one, Path(config.quarantine))
-                if one.annotated and one.annotated.cells.survey:
-                    found = one.annotated.cells.survey
+                if one.annotated and one.annotated.survey:
+                    found = one.annotated.survey
                     survey = survey.join(found) if survey else found
                 scored.append(replace(one, annotated=None))  # cells of all files would not fit into memory
     return scored, survey
 
 
-def _open_bundle(version: RegisteredVersion, config: ScoreConfig, terms: Mapping[str, str] | None) -> Bundle:
-    """Load the model, and say which it is; labels get other terms than the model's where some are given."""
-    bundle = load(version.uri)
-    if terms is not None:
-        bundle = replace(bundle, terms=terms)
-    say(f"{version.name} version {version.number} ({bundle.model.kind}), alias {config.alias}")
-    return bundle
+def _make_work(
+    version: RegisteredVersion,
+    config: ScoreConfig,
+    terms: Mapping[str, str] | None,
+    process: BoundedProcess | None,
+    ahead: BackgroundCopy | None,
+) -> Work:
+    """Say where files are annotated; labels get other terms than the model's where some are given."""
+
+    @functools.cache
+    def open_bundle() -> Bundle:
+        bundle = load_version(version)
+        return bundle if terms is None else replace(bundle, terms=terms)
+
+    @functools.cache
+    def open_folder() -> Path:
+        return fetch_checked(version) / BUNDLE
+
+    def introduce(model: ModelFacts) -> None:
+        say(f"{version.name} version {version.number} ({model.kind}), alias {config.alias}")
+
+    if process is None:
+        return WorkHere(open_bundle, config, ahead, introduce=introduce)
+    return WorkInProcess(process, open_folder, config, terms, introduce=introduce)
 
 
 def _begin_record(
@@ -161,4 +206,5 @@ def _begin_record(
         ledger_run=ledger.run,
         package_version=__version__,
         time="",
+        ledger_head=recall_head(run.run_id),
     )

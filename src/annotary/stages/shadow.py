@@ -38,7 +38,7 @@ def score_shadow(config: ScoreConfig, outcome: Outcome, run: StageRun) -> Agreem
     if not new:
         return None
     with tempfile.TemporaryDirectory(prefix="annotary-shadow-") as name:
-        outputs = _run(config, list(new), Path(name))
+        outputs = _run(config, [one.spelled or source for source, one in new.items()], Path(name))
         both = [source for source in new if source in outputs]
         if not both:
             return None
@@ -58,7 +58,7 @@ def _run(config: ScoreConfig, sources: list[str], folder: Path) -> dict[str, Pat
     Table of each file that could be scored.
     """
     listed = folder / "inputs.txt"
-    listed.write_text("\n".join(sources) + "\n")
+    listed.write_bytes(os.fsencode("\n".join(sources) + "\n"))
     options = {name: str(getattr(config, name)) for name in _SAME}
     options |= {"input": str(listed), "output": str(folder / "out"), "alias": config.shadow, "form": "table"}
     command = [sys.executable, "-m", "annotary", "score"]

@@ -1,201 +1,167 @@
 """verify: an annotated file against the registry, the file that was annotated, and itself."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import anndata.io
-import h5py
-import numpy as np
-import pandas as pd
-
-from annotary import keys
 from annotary.config import VerifyConfig
-from annotary.data.hashing import hash_file, hash_strings
-from annotary.errors import InputFileError, OutputError, RegistryError
-from annotary.models.bundle_files import MANIFEST
+from annotary.data.damage import UNREADABLE
+from annotary.data.formats import needs_conversion, write_as_h5ad
+from annotary.data.h5ad_elements import read_table
+from annotary.data.hashing import hash_source
+from annotary.data.hdf5 import open_hdf5, read_element
+from annotary.errors import AnnotaryError, InputFileError, OutputError
 from annotary.outage import naming_outages
-from annotary.promotions import MODEL_HASH_TAG
-from annotary.registry import RegisteredVersion, fetch_bundle, get_version
-from annotary.tracking import DATASET_HASH_TAG, SPLIT_HASH_TAG, connect
+from annotary.recorded_version import check_recorded
+from annotary.scoring.findings import Finding
+from annotary.scoring.input_check import check_content
+from annotary.scoring.tables import TABLE_SUFFIXES
+from annotary.scoring.written import CellOrder, Written, find_records
+from annotary.scoring.written_check import check_elements, check_labels, check_record, check_seal
+from annotary.stages.written_log import find_written
+from annotary.tracking import connect
 
-_MOST_NAMED = 5
+__all__ = ["Finding", "UncheckedError", "refuse_altered", "verify"]
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One check.
-
-    Attributes
-    ----------
-    what
-        What was checked.
-    holds
-        Whether it is as recorded; None where it could not be checked.
-    says
-        What was found.
-    """
-
-    what: str
-    holds: bool | None
-    says: str
+_MOST_FINDINGS = 20
 
 
-@dataclass(frozen=True)
-class AnnotatedFile:
-    """What an annotated file holds of annotary.
+class UncheckedError(AnnotaryError):
+    """Nothing was found altered, and what was written could not be asked of the registry."""
 
-    Attributes
-    ----------
-    record
-        ``uns["annotary"]``.
-    labels
-        The label column, indexed by cell id, ``(n_cells,)``; None where it is gone.
-    best
-        Most probable label of each cell by the stored probabilities, ``(n_cells,)``; None without them.
-    """
-
-    record: dict[str, object]
-    labels: pd.Series | None
-    best: np.ndarray | None
+    exit_code = 3
 
 
 @naming_outages()
 def verify(config: VerifyConfig) -> list[Finding]:
-    """Check a file's labels, the version that gave them, and the input if it is named."""
+    """Check what a file holds of annotary, the versions that it comes from, and the input if it is named.
+
+    Raises
+    ------
+    InputFileError
+        If it is no annotated h5ad file, or the input cannot be read.
+    """
     connect()
-    annotated = read_annotated(Path(config.file))
-    findings = [_check_labels(annotated), *_check_version(annotated.record)]
+    path = Path(config.file)
+    records = read_records_of(path)
+    findings = [*_check_file(path, records), *_check_versions(records.values())]
     if config.input:
-        findings.append(_check_input(annotated.record, Path(config.input)))
-    else:
-        findings.append(Finding("input", None, "not checked: name it with --input"))
-    return findings
+        return [*findings, *_check_input(path, records, Path(config.input))]
+    return [*findings, Finding("input", None, "not checked: name it with --input")]
 
 
 def refuse_altered(findings: list[Finding], file: str) -> None:
-    """End with an error where a check does not hold.
+    """End with an error where a check does not hold, or one that is needed could not be made.
 
     Raises
     ------
     OutputError
         Naming all that was altered.
+    UncheckedError
+        If nothing was found altered, and the registry could not tell.
     """
     altered = [f"{one.what}: {one.says}" for one in findings if one.holds is False]
     if altered:
+        more = len(altered) - _MOST_FINDINGS
         raise OutputError(
             file,
             expected="to be as annotary wrote it, from a version that is as it was registered",
-            found="; ".join(altered),
+            found="; ".join(altered[:_MOST_FINDINGS]) + (f"; and {more} more" if more > 0 else ""),
             remedy="Annotate the input again with annotary score.",
+        )
+    unchecked = [f"{one.what}: {one.says}" for one in findings if one.holds is None and one.is_needed]
+    if unchecked:
+        raise UncheckedError(
+            file,
+            expected="to be compared with what its scoring run wrote",
+            found="; ".join(unchecked),
+            remedy="Set MLFLOW_TRACKING_URI to the store of that run, or annotate the input again.",
         )
 
 
-def read_annotated(path: Path) -> AnnotatedFile:
-    """Read what a file holds of annotary.
+def read_records_of(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the records of an annotated file, by prefix.
 
     Raises
     ------
     InputFileError
-        If it is no annotated file.
+        If it is no annotated h5ad file.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            record = anndata.io.read_elem(file["uns"][keys.RECORD])
-            obs = anndata.io.read_elem(file["obs"])
-            stored = file.get(f"obsm/{keys.PROBABILITIES}")
-            probabilities = None if stored is None else np.asarray(stored)
-    except (OSError, KeyError) as error:
+    if path.name.lower().endswith(tuple(TABLE_SUFFIXES.values())):
         raise InputFileError(
             path,
-            expected=f"to be an h5ad file with a record in uns[{keys.RECORD!r}]",
+            expected="to be an annotated h5ad file",
+            found="a table, which verify does not check",
+            remedy="Name the h5ad file beside it; score with --form both writes one.",
+        )
+    records: dict[str, dict[str, Any]] = {}
+    cause: Exception | None = None
+    try:
+        with open_hdf5(path) as file:
+            stored = file["uns"]
+            records = find_records(stored, lambda name: read_element(stored[name], path=path))
+    except UNREADABLE as error:
+        cause = error
+    if not records:
+        raise InputFileError(
+            path,
+            expected="to be an h5ad file with a record in uns['annotary']",
             found="none" if path.exists() else "no such file",
             remedy="Name a file that annotary score wrote.",
-        ) from error
-    labels = obs[keys.PREDICTED_LABELS].astype(str) if keys.PREDICTED_LABELS in obs else None
-    names = np.asarray(record.get("probability_columns", []), dtype=object)
-    fits = probabilities is not None and probabilities.shape == (len(obs), len(names))
-    best = names[probabilities.argmax(axis=1)] if fits and probabilities is not None else None
-    return AnnotatedFile(record=record, labels=labels, best=best)
+        ) from cause
+    return records
 
 
-def _check_labels(annotated: AnnotatedFile) -> Finding:
-    """Check that the label column is the one that was written, and name the cells that differ."""
-    what = f"obs[{keys.PREDICTED_LABELS!r}]"
-    labels = annotated.labels
-    if labels is None:
-        return Finding(what, False, "the column is gone")
-    if hash_strings(labels) == annotated.record.get("labels_hash"):
-        return Finding(what, True, f"{len(labels)} labels as they were written")
-    if annotated.best is None:
-        return Finding(what, False, "altered, or cells were removed or reordered")
-    other = np.flatnonzero(labels.to_numpy(dtype=object) != annotated.best)
-    if not other.size:
-        return Finding(what, False, "cells were removed or reordered; the labels fit their probabilities")
-    named = ", ".join(
-        f"{labels.index[row]!r} says {labels.iloc[row]!r}, not {annotated.best[row]!r}"
-        for row in other[:_MOST_NAMED]
-    )
-    return Finding(
-        what, False, f"{other.size} of {len(labels)} cells do not fit their probabilities: {named}"
-    )
+def _check_file(path: Path, records: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
+    """Check each prefix's columns and record."""
+    with open_hdf5(path) as file:
+        obs = read_table(file, "obs", path=path)
+        order = CellOrder(obs.index)
+        for prefix, record in records.items():
+            yield from check_labels(file, record, obs, prefix)
+            told, held = find_written(record)
+            yield told
+            seal = check_seal(record, prefix)
+            if held is not None:
+                yield check_record(record, held, prefix)
+            elif seal:
+                yield seal
+            written = Written.from_record(record if held is None else held)
+            if written is not None:
+                yield from check_elements(file, written, order)
 
 
-def _check_version(record: dict[str, object]) -> Iterator[Finding]:
-    """Check that the version is there, that it is the recorded one, and that its files are as registered."""
-    uri = f"models:/{record.get('model_name')}/{record.get('model_version')}"
-    try:
-        version = get_version(str(record.get("model_name")), str(record.get("model_version")))
-    except RegistryError as error:
-        yield Finding(uri, False, f"found {error.found}")
-        return
-    recorded = {
-        "run_id": version.run_id,
-        "dataset_hash": version.tags.get(DATASET_HASH_TAG),
-        "split_hash": version.tags.get(SPLIT_HASH_TAG),
+def _check_versions(records: Any) -> Iterator[Finding]:
+    """Check that the versions are there and the recorded ones, their files and their ledger as they were."""
+    seen = set()
+    for record in records:
+        for one in check_recorded(record):
+            if (one.what, one.says) not in seen:
+                yield Finding(one.what, one.holds, one.says)
+            seen.add((one.what, one.says))
+
+
+def _check_input(path: Path, records: Mapping[str, dict[str, Any]], original: Path) -> list[Finding]:
+    """Check that a file is the one that was annotated, and that all of it is in the annotated one."""
+    if not original.exists():
+        return [Finding("input", False, f"no file {original}")]
+    found = hash_source(original)
+    wanted = [str(record.get("input_sha256")) for record in records.values()]
+    if found in wanted:
+        first = Finding("input", True, f"{original.name}, SHA-256 {found[:12]}")
+    else:
+        others = ", ".join(one[:12] for one in wanted)
+        first = Finding("input", False, f"{original.name} has SHA-256 {found[:12]}, annotated was {others}")
+    replaced = {
+        place
+        for record in records.values()
+        if (written := Written.from_record(record))
+        for place in written.replaced
     }
-    for name, registered in recorded.items():
-        if record.get(name) != registered:
-            yield Finding(uri, False, f"{name} is {registered!r}, the file says {record.get(name)!r}")
-            return
-    yield Finding(uri, True, "the run, dataset and split that the file says")
-    yield _check_bundle(version)
-
-
-def _check_bundle(version: RegisteredVersion) -> Finding:
-    """Check a version's files against its manifest, and that against the hash tagged by evaluate."""
-    what = f"files of {version.uri}"
-    try:
-        folder = fetch_bundle(version.uri)
-    except RegistryError as error:
-        return Finding(what, False, error.found)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return Finding(what, False, f"{MANIFEST} is gone")
-    wanted, found = version.tags.get(MODEL_HASH_TAG), hash_file(manifest)
-    if wanted is None:
-        return Finding(what, None, "not checked: registered before their hash was recorded")
-    if found != wanted:
-        return Finding(what, False, f"{MANIFEST} has SHA-256 {found[:12]}, registered was {wanted[:12]}")
-    hashes: dict[str, str] = json.loads(manifest.read_text())["sha256"]
-    altered = [name for name, wanted in hashes.items() if _hash_or_none(folder / name) != wanted]
-    if altered:
-        return Finding(what, False, f"altered or gone: {', '.join(altered)}")
-    return Finding(what, True, f"{len(hashes) + 1} files as they were registered")
-
-
-def _hash_or_none(path: Path) -> str | None:
-    """Hash a file; None where there is none."""
-    return hash_file(path) if path.is_file() else None
-
-
-def _check_input(record: dict[str, object], path: Path) -> Finding:
-    """Check that a file is the one that was annotated."""
-    found = _hash_or_none(path)
-    if found is None:
-        return Finding("input", False, f"no file {path}")
-    wanted = str(record.get("input_sha256"))
-    if found == wanted:
-        return Finding("input", True, f"{path.name}, SHA-256 {found[:12]}")
-    return Finding("input", False, f"{path.name} has SHA-256 {found[:12]}, annotated was {wanted[:12]}")
+    with tempfile.TemporaryDirectory(prefix="annotary-") as name:
+        scratch = Path(name)
+        if needs_conversion(original):
+            write_as_h5ad(original, scratch / "input.h5ad")
+            original = scratch / "input.h5ad"
+        return [first, *check_content(path, original, replaced=replaced, scratch=scratch)]

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from annotary.data.damage import READERS_RAISE
 from annotary.data.hashing import hash_file
 from annotary.errors import BundleError, ConfigError, GeneOverlapError, summarize
 from annotary.models.transformer.config import NetworkConfig
@@ -99,7 +100,7 @@ class PretrainedNetwork:
                 weights=load_file(folder / _WEIGHTS),
                 origin=manifest["origin"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except READERS_RAISE as error:
             raise BundleError(
                 folder,
                 expected=f"to be a pretrained network with {_MANIFEST}, as it was written",
