@@ -220,6 +220,7 @@ class QualityOptions(StageConfig):
     doublet_label_limit: float = Field(
         3.0,
         ge=0,
+        allow_inf_nan=False,
         description="Multiple of the expected doublets that a label may lose; the rest is kept; 0 for no limit.",
     )
     reuse: bool = Field(

@@ -1,5 +1,7 @@
 """How many doublets a lane's loading explains, and which calls beyond that are not acted on."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
@@ -18,6 +20,8 @@ MOST_CELLS = 10_000
 CHANCE = 0.99
 """Quantile of the binomial distribution that a number of doublets is believed up to."""
 
+_ROUNDING = 1e-9
+
 
 def expect_rate(n_cells: int, *, rate_per_1000: float = RATE_PER_1000_CELLS) -> float:
     """Expect the share of doublets, 0 to 1, among the cells recovered from one lane.
@@ -32,8 +36,8 @@ def expect_rate(n_cells: int, *, rate_per_1000: float = RATE_PER_1000_CELLS) -> 
     return min(1.0, rate_per_1000 * min(n_cells, MOST_CELLS) / 1000)
 
 
-def count_explained(n_cells: int, rate: float, *, multiple: float = 1.0) -> int:
-    """Count the doublets that a rate explains: a multiple of those expected, or chance if that is more.
+def count_explained(n_cells: int, rate: float) -> int:
+    """Count the doublets that a rate explains, chance included.
 
     Parameters
     ----------
@@ -41,16 +45,14 @@ def count_explained(n_cells: int, rate: float, *, multiple: float = 1.0) -> int:
         Cells that were looked at.
     rate
         Expected share of doublets among them, 0 to 1.
-    multiple
-        Multiple of the expected number that is believed in any case.
 
     Returns
     -------
-    The larger of that multiple, rounded down, and the 99 % quantile of the binomial distribution.
+    The 99 % quantile of the binomial distribution, 0 to ``n_cells``.
     """
     if n_cells == 0 or rate <= 0:
         return 0
-    return min(n_cells, max(int(multiple * n_cells * rate), int(binom.ppf(CHANCE, n_cells, rate))))
+    return int(binom.ppf(CHANCE, n_cells, rate))
 
 
 def raise_threshold(score: np.ndarray, threshold: float, *, most: int) -> float:
@@ -59,11 +61,12 @@ def raise_threshold(score: np.ndarray, threshold: float, *, most: int) -> float:
     Parameters
     ----------
     score
-        Scores of all cells, ``(n_cells,)``.
+        Scores, none of them NaN, ``(n_cells,)``.
     threshold
         The method's own threshold; NaN, where it found none, stays.
     most
-        Largest number of scores above it; equal scores at this rank are all left below.
+        Largest number of scores above it; equal scores at this rank are all left below, so that the order of
+        the cells decides nothing.
     """
     if np.isnan(threshold) or most >= len(score):
         return threshold
@@ -76,12 +79,13 @@ def find_excess(
     """Find the calls that a label has too many of; a doublet is no likelier in one cell type than in all.
 
     Doublets of two types carry the label of either, so that a rare type may well have twice the rate of all
-    cells. Of a label with more calls than :func:`count_explained` those of the lowest scores are excess.
+    cells. Of a label with more calls than the multiple of those expected, rounded down, the calls of the lowest
+    scores are excess, and equal scores at this rank with them.
 
     Parameters
     ----------
     called, score
-        Call and score of each cell, ``(n_cells,)``.
+        Call and score of each cell, ``(n_cells,)``; a score is NaN where there is none.
     labels
         Label of each cell, ``(n_cells,)``.
     rates
@@ -96,9 +100,10 @@ def find_excess(
     is_excess = np.zeros(len(called), dtype=bool)
     if multiple == 0:
         return is_excess
-    for members in labels.reset_index(drop=True).groupby(labels.to_numpy(), observed=True).groups.values():
-        rows = np.asarray(members)
-        most = count_explained(len(rows), float(rates[rows].mean()), multiple=multiple)
+    expected = np.where(np.isfinite(score), rates, 0.0)
+    for rows in labels.reset_index(drop=True).groupby(labels.to_numpy(), observed=True).indices.values():
+        most = math.floor(multiple * expected[rows].sum() + _ROUNDING)
         suspects = rows[called[rows]]
-        is_excess[suspects[np.argsort(-score[suspects], kind="stable")[most:]]] = True
+        limit = raise_threshold(score[suspects], -np.inf, most=most)
+        is_excess[suspects] = score[suspects] <= limit
     return is_excess

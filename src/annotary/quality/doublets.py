@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,8 @@ MIN_GENES = 30
 """Below this many genes there is nothing to tell doublets by."""
 
 LANE_COLUMNS = (
-    "lane", "method", "cells", "recovered", "expected_rate", "most", "called", "doublets", "doublet_rate",
-    "threshold", "epochs", "converged", "note",
+    "lane", "method", "cells", "recovered", "expected_rate", "explained", "called", "doublets",
+    "doublet_rate", "threshold", "epochs", "converged", "note",
 )  # fmt: skip
 CURVE_COLUMNS = ("lane", "network", "epoch", "train_loss", "validation_loss")
 
@@ -85,7 +85,7 @@ class DoubletCalls:
         The call, ``(n_cells,)``.
     lanes
         One row a lane: ``lane``, ``method``, ``cells``; ``recovered`` cells, ``expected_rate`` of doublets
-        among so many, and the ``most`` that are called for it; ``called`` by the method's own threshold,
+        among so many, and how many are ``explained`` by it; ``called`` by the method's own threshold,
         ``doublets`` above the ``threshold`` that keeps to this number, ``doublet_rate``; ``epochs``,
         ``converged`` and ``note``. A lane that was not called has no threshold (NaN), is not converged,
         and the note says why.
@@ -145,12 +145,12 @@ def call_doublets(
         calls = _call_lane(load_lane(rows), method=method, max_epochs=max_epochs, seed=seed, title=title)
         recovered = max(len(rows), (n_recovered or {}).get(str(lane), 0))
         rate = expect_rate(recovered, rate_per_1000=rate_per_1000)
-        most = count_explained(int(np.isfinite(calls.probability).sum()), rate)
-        bounded = _bound(calls, most)
+        explained = count_explained(int(np.isfinite(calls.probability).sum()), rate)
+        bounded = _bound(calls, explained)
         probability[rows], is_doublet[rows] = bounded.probability, bounded.is_doublet
         report.append(
             _report(str(lane), method, bounded)
-            | {"recovered": recovered, "expected_rate": rate, "most": most}
+            | {"recovered": recovered, "expected_rate": rate, "explained": explained}
             | {"called": int(calls.is_doublet.sum())}
         )
         curves.append(calls.curves.assign(lane=str(lane)))
@@ -185,34 +185,39 @@ def judge_doublet_rate(lanes: pd.DataFrame, *, place: str) -> list[str]:
     """
     warnings = []
     for row in lanes.itertuples(index=False):
-        name = _NAMES[row.method]
         lane_place = f"{place}: lane {row.lane!r}" if len(lanes) > 1 else place
         if row.called > _RATE_REFUSED * row.cells:
             raise _refuse(lane_place, row.method, row.called / row.cells)
-        if row.note:
-            warnings.append(f"{lane_place}: {row.note}")
-        if row.recovered > MOST_CELLS:
-            warnings.append(
-                f"{lane_place}: {row.recovered} cells are more than one lane holds; name the lanes with "
-                "--lane-key, or doublets are looked for between cells that never met"
-            )
-        if row.called > row.doublets:
-            warnings.append(
-                f"{lane_place}: {name} calls {row.called} of {row.cells} cells doublets, where "
-                f"{row.expected_rate:.1%} are expected of {row.recovered} cells; the {row.doublets} of the "
-                f"highest scores, above {row.threshold:.4g}, are taken (--doublet-rate)"
-            )
-        if row.doublet_rate > _RATE_WARNING:
-            warnings.append(
-                f"{lane_place}: {name} calls {row.doublet_rate:.0%} of the cells doublets; "
-                "more than 20 % is seldom right"
-            )
-        elif row.converged and row.doublets == 0 and row.cells >= _MANY_CELLS:
-            warnings.append(
-                f"{lane_place}: {name} calls none of {row.cells} cells a doublet, which is seldom right "
-                "unless doublets were removed before"
-            )
+        warnings += [f"{lane_place}: {doubt}" for doubt in _list_doubts(row)]
     return warnings
+
+
+def _list_doubts(row: Any) -> list[str]:
+    """List what is doubtful about a lane, a row of :attr:`DoubletCalls.lanes`."""
+    name = _NAMES[row.method]
+    doubts = [row.note] if row.note else []
+    if row.recovered > MOST_CELLS:
+        doubts.append(
+            f"{row.recovered} cells are more than one lane usually holds, and {row.expected_rate:.1%} doublets "
+            "are expected as of a full one; name the lanes with --lane-key, so that doublets are looked for "
+            "among cells that met"
+        )
+    if row.called > row.doublets:
+        doubts.append(
+            f"{name} calls {row.called} of {row.cells} cells doublets, where {row.expected_rate:.1%} are "
+            f"expected of {row.recovered} cells; the {row.doublets} of the highest scores, above "
+            f"{row.threshold:.4g}, are taken (--doublet-rate)"
+        )
+    if row.doublet_rate > _RATE_WARNING:
+        doubts.append(
+            f"{name} calls {row.doublet_rate:.0%} of the cells doublets; more than 20 % is seldom right"
+        )
+    elif row.converged and row.called == 0 and row.cells >= _MANY_CELLS:
+        doubts.append(
+            f"{name} calls none of {row.cells} cells a doublet, which is seldom right "
+            "unless doublets were removed before"
+        )
+    return doubts
 
 
 def _call_lane(
@@ -238,10 +243,10 @@ def _call_lane(
     return replace(calls, probability=probability, is_doublet=is_doublet)
 
 
-def _bound(calls: LaneCalls, most: int) -> LaneCalls:
+def _bound(calls: LaneCalls, explained: int) -> LaneCalls:
     """Call the highest-scoring cells of a lane, and no more than its loading explains."""
     tested = calls.probability[np.isfinite(calls.probability)]
-    threshold = raise_threshold(tested, calls.threshold, most=most)
+    threshold = raise_threshold(tested, calls.threshold, most=explained)
     return replace(calls, threshold=threshold, is_doublet=calls.is_doublet & (calls.probability > threshold))
 
 

@@ -79,7 +79,8 @@ def find_doublets(cells: Cells, config: PreprocessConfig, *, n_recovered: dict[s
         }
     )
     by_label = _count_by_label(called, rates)
-    notes = judge_doublet_rate(calls.lanes, place=cells.place) + _judge_labels(by_label, place=cells.place)
+    notes = judge_doublet_rate(calls.lanes, place=cells.place)
+    notes += _judge_labels(by_label, place=cells.place, limit=config.doublet_label_limit)
     for note in notes:
         warn(note)
     _say_losses(by_label)
@@ -109,27 +110,38 @@ def _count_by_label(called: pd.DataFrame, rates: np.ndarray) -> pd.DataFrame:
     ).reset_index()
 
 
-def _judge_labels(by_label: pd.DataFrame, *, place: str) -> list[str]:
-    """Say of which labels more cells are called than doublets explain."""
+def _judge_labels(by_label: pd.DataFrame, *, place: str, limit: float) -> list[str]:
+    """Say of which labels more cells are called than the limit lets them lose; nothing of none."""
+    over = by_label[by_label["doublets_kept"] > 0].sort_values("doublets_kept", ascending=False, kind="stable")
+    if not len(over):
+        return []
+    named = [
+        f"{shorten(str(row.label))} {row.doublets + row.doublets_kept} of {row.cells} cells called, "
+        f"{row.doublets} left out"
+        for row in over.head(_MOST_NAMED).itertuples(index=False)
+    ]
+    more = f"; and {len(over) - _MOST_NAMED} more labels" if len(over) > _MOST_NAMED else ""
     return [
-        f"{place}: label {shorten(str(row.label))!r}: {row.doublets + row.doublets_kept} of {row.cells} cells "
-        f"are called doublets, where {row.expected_rate:.1%} are expected; {row.doublets} are left out, "
-        f"{row.doublets_kept} kept and marked {keys.DOUBLET_KEPT} "
-        "(--doublet-label-limit 0 leaves them out too)"
-        for row in by_label.itertuples(index=False)
-        if row.doublets_kept
+        f"{place}: more of some labels are called doublets than {limit:g} times what is expected of their "
+        f"cells ({'; '.join(named)}{more}); the other {over['doublets_kept'].sum()} are kept and marked "
+        f"{keys.DOUBLET_KEPT} (--doublet-label-limit 0 leaves them out too)"
     ]
 
 
 def _say_losses(by_label: pd.DataFrame) -> None:
-    """Say which labels lose the largest shares."""
-    worst = by_label[by_label["doublets"] > 0].nlargest(_MOST_NAMED, "doublet_rate")
-    if len(worst):
-        shares = [
-            f"{shorten(str(row.label))} {row.doublet_rate:.1%} ({row.doublets} of {row.cells})"
-            for row in worst.itertuples(index=False)
-        ]
-        say(f"doublets left out by label, largest shares: {', '.join(shares)}")
+    """Say how many doublets are left out of how many expected, and which labels lose the largest shares."""
+    n_cells, n_doublets = int(by_label["cells"].sum()), int(by_label["doublets"].sum())
+    expected = float(by_label["expected_rate"] @ by_label["cells"])
+    said = (
+        f"doublets: {n_doublets} of {n_cells} cells ({n_doublets / n_cells:.1%}) are left out, "
+        f"{expected:.0f} expected ({expected / n_cells:.1%})"
+    )
+    losing = by_label[by_label["doublets"] > 0].sort_values("doublet_rate", ascending=False, kind="stable")
+    shares = [
+        f"{shorten(str(row.label))} {row.doublet_rate:.1%} ({row.doublets} of {row.cells})"
+        for row in losing.head(_MOST_NAMED).itertuples(index=False)
+    ]
+    say(f"{said}; by label, largest shares first: {', '.join(shares)}" if shares else said)
 
 
 def _make_tables(
@@ -162,7 +174,7 @@ def _measure(called: pd.DataFrame, calls: DoubletCalls) -> dict[str, float]:
         "doublet_rate": float(called[keys.DOUBLET].mean()),
         "doublet_expected_rate": float(np.average(lanes["expected_rate"], weights=lanes["cells"])),
         "doublets_called": float(lanes["called"].sum()),
-        "doublets_most": float(lanes["most"].sum()),
+        "doublets_explained": float(lanes["explained"].sum()),
         "doublets_removed": float(called[keys.DOUBLET].sum()),
         "doublets_kept": float(called[keys.DOUBLET_KEPT].sum()),
         "doublet_lanes_converged": float(lanes["converged"].astype(bool).mean()),
