@@ -215,13 +215,13 @@ class QualityOptions(StageConfig):
         0.008,
         ge=0,
         le=1,
-        description="Expected share of doublets per 1,000 cells of a lane, up to 10,000 cells; bounds the calls.",
+        description="Expected share of doublets per 1,000 cells of a lane, up to 10,000; bounds the calls.",
     )
     doublet_label_limit: float = Field(
         3.0,
         ge=0,
         allow_inf_nan=False,
-        description="Multiple of the expected doublets that a label may lose; the rest is kept; 0 for no limit.",
+        description="Multiple of the expected doublets that a label may lose; others are kept; 0 for no limit.",
     )
     reuse: bool = Field(
         True, description="Take the doublet-free cells of an earlier run with the same inputs and settings."

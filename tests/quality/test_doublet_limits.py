@@ -1,4 +1,4 @@
-"""No more cells are taken for doublets than a lane's loading explains, nor from one label without being asked."""
+"""No more cells are taken for doublets than a lane's loading explains, nor from one label unasked."""
 
 import numpy as np
 import pandas as pd

@@ -209,7 +209,13 @@ def test_scrublet_does_not_load_scvi_tools():
 def report(**values):
     row = {"lane": "a", "method": "solo", "cells": 1000, "doublets": 80, "doublet_rate": 0.08}
     row |= {"recovered": 10_000, "expected_rate": 0.08, "explained": 100}
-    row |= {"called": values.get("doublets", 80), "threshold": 0.5, "epochs": 20, "converged": True, "note": ""} | values
+    row |= {
+        "called": values.get("doublets", 80),
+        "threshold": 0.5,
+        "epochs": 20,
+        "converged": True,
+        "note": "",
+    } | values
     return pd.DataFrame([row])
 
 

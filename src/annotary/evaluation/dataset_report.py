@@ -80,7 +80,15 @@ def make_report(
         pictures=pictures,
         notes=notes,
         doublets=[] if doublets is None else doublets.to_dict(orient="records"),
+        doublet_totals={} if doublets is None else _sum_doublets(doublets),
     )
+
+
+def _sum_doublets(doublets: pd.DataFrame) -> dict[str, float]:
+    """Sum the doublets of all labels; shares are those of all cells."""
+    totals = doublets[["cells", "doublets", "doublets_kept"]].sum().to_dict()
+    shares = doublets[["doublet_rate", "expected_rate"]].mul(doublets["cells"], axis=0).sum()
+    return totals | (shares / totals["cells"]).to_dict()
 
 
 def _follow_steps(steps: dict[str, int], unit: str) -> list[Step]:

@@ -79,8 +79,8 @@ def find_excess(
     """Find the calls that a label has too many of; a doublet is no likelier in one cell type than in all.
 
     Doublets of two types carry the label of either, so that a rare type may well have twice the rate of all
-    cells. Of a label with more calls than the multiple of those expected, rounded down, the calls of the lowest
-    scores are excess, and equal scores at this rank with them.
+    cells. Of a label with more calls than the multiple of those expected, rounded down, the calls of the
+    lowest scores are excess, and equal scores at this rank with them.
 
     Parameters
     ----------

@@ -198,9 +198,9 @@ def _list_doubts(row: Any) -> list[str]:
     doubts = [row.note] if row.note else []
     if row.recovered > MOST_CELLS:
         doubts.append(
-            f"{row.recovered} cells are more than one lane usually holds, and {row.expected_rate:.1%} doublets "
-            "are expected as of a full one; name the lanes with --lane-key, so that doublets are looked for "
-            "among cells that met"
+            f"{row.recovered} cells are more than one lane usually holds, and {row.expected_rate:.1%} "
+            "doublets are expected as of a full one; name the lanes with --lane-key, so that doublets are "
+            "looked for among cells that met"
         )
     if row.called > row.doublets:
         doubts.append(

@@ -112,7 +112,9 @@ def _count_by_label(called: pd.DataFrame, rates: np.ndarray) -> pd.DataFrame:
 
 def _judge_labels(by_label: pd.DataFrame, *, place: str, limit: float) -> list[str]:
     """Say of which labels more cells are called than the limit lets them lose; nothing of none."""
-    over = by_label[by_label["doublets_kept"] > 0].sort_values("doublets_kept", ascending=False, kind="stable")
+    over = by_label[by_label["doublets_kept"] > 0].sort_values(
+        "doublets_kept", ascending=False, kind="stable"
+    )
     if not len(over):
         return []
     named = [
