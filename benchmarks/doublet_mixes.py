@@ -1,4 +1,7 @@
-"""Cells with known doublets among them: sums of two cells of a file, mixed in and scored by both callers."""
+"""Cells with known doublets among them, scored by both callers, and what a rule takes of them.
+
+A known doublet is the sum of the counts of two cells of a file.
+"""
 
 import tempfile
 from dataclasses import dataclass
@@ -14,10 +17,20 @@ from annotary.data.discovery import Source
 from annotary.data.labels import read_labels
 from annotary.data.source import name_columns, read_cells
 from annotary.quality import scrublet, solo
+from annotary.quality.doublet_limits import count_explained, expect_rate, find_excess, raise_threshold
 from annotary.quality.doublets import N_TOP_GENES
 from annotary.quality.variable_genes import find_variable_genes
 
 LABEL_KEY = "cell_type"
+SEED = 42
+LABEL_LIMIT = 3.0
+SOLO_HALF, SOLO, SCRUBLET_ITS_OWN, SCRUBLET = (
+    "SOLO, above 0.5",
+    "SOLO, bounded",
+    "Scrublet, its threshold",
+    "Scrublet, bounded",
+)
+RULES = (SOLO_HALF, SOLO, SCRUBLET_ITS_OWN, SCRUBLET)
 CELL, ACROSS, WITHIN = "cell", "across", "within"
 _MIN_GENES = 200
 
@@ -57,11 +70,28 @@ def score_mix(mix: Mix, folder: Path) -> pd.DataFrame:
     path = folder / mix.name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _score(_mix(mix), mix.seed).to_csv(path, index_label="cell_id")
+        _score(make_mix(mix), mix.seed).to_csv(path, index_label="cell_id")
     return pd.read_csv(path, index_col="cell_id", float_precision="round_trip")
 
 
-def _mix(mix: Mix) -> anndata.AnnData:
+def choose_rate(file: Path) -> float:
+    """Choose the rate of doublets to mix in: that of a lane with a file's cells."""
+    return round(expect_rate(len(make_mix(Mix(file, 0, SEED)).obs)), 4)
+
+
+def take_doublets(table: pd.DataFrame, rule: str) -> np.ndarray:
+    """Say which cells a rule takes for doublets, ``(n_cells,)``: as by default, or unbounded."""
+    score = table["solo" if rule in (SOLO_HALF, SOLO) else "scrublet"].to_numpy()
+    threshold = 0.5 if rule in (SOLO_HALF, SOLO) else float(table["threshold"].iloc[0])
+    if rule in (SOLO_HALF, SCRUBLET_ITS_OWN):
+        return score > threshold
+    rate = expect_rate(len(table))
+    called = score > raise_threshold(score, threshold, most=count_explained(len(table), rate))
+    rates = np.full(len(table), rate)
+    return called & ~find_excess(called, score, table[keys.LABEL], rates, multiple=LABEL_LIMIT)
+
+
+def make_mix(mix: Mix) -> anndata.AnnData:
     """Read a file's good, labelled cells, and append doublets to them."""
     adata = anndata.read_h5ad(mix.file)
     labels = read_labels(adata.obs, LABEL_KEY, place=mix.file.name)

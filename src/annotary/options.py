@@ -221,7 +221,7 @@ class QualityOptions(StageConfig):
         3.0,
         ge=0,
         allow_inf_nan=False,
-        description="Multiple of the expected doublets that a label may lose; others are kept; 0 for no limit.",
+        description="Multiple of the expected doublets that a label may lose, others are kept; 0: no limit.",
     )
     reuse: bool = Field(
         True, description="Take the doublet-free cells of an earlier run with the same inputs and settings."
