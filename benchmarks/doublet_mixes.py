@@ -17,20 +17,27 @@ from annotary.data.discovery import Source
 from annotary.data.labels import read_labels
 from annotary.data.source import name_columns, read_cells
 from annotary.quality import scrublet, solo
-from annotary.quality.doublet_limits import count_explained, expect_rate, find_excess, raise_threshold
+from annotary.quality.doublet_limits import (
+    RATE_PER_1000_CELLS,
+    count_explained,
+    expect_rate,
+    find_excess,
+    raise_threshold,
+)
 from annotary.quality.doublets import N_TOP_GENES
 from annotary.quality.variable_genes import find_variable_genes
 
 LABEL_KEY = "cell_type"
 SEED = 42
 LABEL_LIMIT = 3.0
-SOLO_HALF, SOLO, SCRUBLET_ITS_OWN, SCRUBLET = (
+SOLO_HALF, SOLO, SOLO_TWICE, SCRUBLET_ITS_OWN, SCRUBLET = (
     "SOLO, above 0.5",
     "SOLO, bounded",
+    "SOLO, bounded by twice the rate",
     "Scrublet, its threshold",
     "Scrublet, bounded",
 )
-RULES = (SOLO_HALF, SOLO, SCRUBLET_ITS_OWN, SCRUBLET)
+RULES = (SOLO_HALF, SOLO, SOLO_TWICE, SCRUBLET_ITS_OWN, SCRUBLET)
 CELL, ACROSS, WITHIN = "cell", "across", "within"
 _MIN_GENES = 200
 
@@ -81,11 +88,13 @@ def choose_rate(file: Path) -> float:
 
 def take_doublets(table: pd.DataFrame, rule: str) -> np.ndarray:
     """Say which cells a rule takes for doublets, ``(n_cells,)``: as by default, or unbounded."""
-    score = table["solo" if rule in (SOLO_HALF, SOLO) else "scrublet"].to_numpy()
-    threshold = 0.5 if rule in (SOLO_HALF, SOLO) else float(table["threshold"].iloc[0])
+    is_solo = rule in (SOLO_HALF, SOLO, SOLO_TWICE)
+    score = table["solo" if is_solo else "scrublet"].to_numpy()
+    threshold = 0.5 if is_solo else float(table["threshold"].iloc[0])
     if rule in (SOLO_HALF, SCRUBLET_ITS_OWN):
         return score > threshold
-    rate = expect_rate(len(table))
+    rate_per_1000 = (2 if rule == SOLO_TWICE else 1) * RATE_PER_1000_CELLS
+    rate = expect_rate(len(table), rate_per_1000=rate_per_1000)
     called = score > raise_threshold(score, threshold, most=count_explained(len(table), rate))
     rates = np.full(len(table), rate)
     return called & ~find_excess(called, score, table[keys.LABEL], rates, multiple=LABEL_LIMIT)

@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         table = run(options.data, read_types(options.labels), options.scores or Path(folder))
-    table.round(4).to_csv(options.out, index=False)
+    table.round(6).to_csv(options.out, index=False)
     print(make_markdown(table), f"{time.perf_counter() - started:.0f} seconds", sep="\n")
 
 

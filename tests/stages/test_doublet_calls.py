@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from callers import replace_caller
+from conftest import shared_data
 from html_page import Page
 from scipy.stats import binom
 from simulate import simulate_cells
@@ -200,3 +201,15 @@ def test_a_dataset_file_of_before_the_bounds_is_read(store, cells):
     adata.uns[keys.RECORD] = json.dumps(record)
     adata.write_h5ad(path)
     assert read_dataset(path).record.doublets == ""
+
+
+@pytest.mark.full
+def test_solo_takes_no_more_of_real_cells_than_their_loading_explains(store):
+    source = shared_data("pbmc3k_2638.h5ad")
+    config = PreprocessConfig(input=str(source), output=str(store / "out"))
+    dataset = read_dataset(preprocess(config).path)
+    n_cells, rate = 2_638, 0.008 * 2.638
+    assert n_cells - len(dataset.obs) <= binom.ppf(0.99, n_cells, rate) < 0.03 * n_cells
+    by_label = read_cleaning_table(store, "doublets_by_label").set_index("label")
+    assert (by_label["doublets"] <= 3 * rate * by_label["cells"]).all()
+    assert by_label["doublets"].sum() > 0
