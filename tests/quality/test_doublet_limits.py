@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from callers import replace_caller
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
@@ -34,6 +34,7 @@ def test_chance_allows_a_few_more_than_expected():
     assert count_explained(100, 1.0) == 100
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 20_000), st.floats(0, 1))
 def test_what_is_explained_is_seldom_exceeded_by_chance_and_never_the_cells_themselves(n_cells, rate):
     explained, expected = count_explained(n_cells, rate), n_cells * rate
@@ -41,6 +42,7 @@ def test_what_is_explained_is_seldom_exceeded_by_chance_and_never_the_cells_them
     assert explained <= expected + 4 * np.sqrt(expected * (1 - rate)) + 2
 
 
+@settings(max_examples=40)
 @given(scores, st.floats(0, 1), st.integers(0, 70))
 def test_a_raised_threshold_leaves_no_more_above_than_asked_for(score, threshold, most):
     score = np.array(score)
@@ -74,6 +76,7 @@ def calls_of_labels(draw):
     return score > draw(st.floats(0, 1)), score, labels, rates
 
 
+@settings(max_examples=40)
 @given(calls_of_labels(), st.floats(0.1, 10))
 def test_no_label_loses_more_than_its_multiple_of_the_expected_rate(drawn, multiple):
     called, score, labels, rates = drawn
@@ -86,11 +89,13 @@ def test_no_label_loses_more_than_its_multiple_of_the_expected_rate(drawn, multi
         assert not len(kept) or not len(lost) or kept.max() < lost.min()
 
 
+@settings(max_examples=40)
 @given(calls_of_labels())
 def test_without_a_limit_nothing_is_excess(drawn):
     assert not find_excess(*drawn, multiple=0).any()
 
 
+@settings(max_examples=40)
 @given(calls_of_labels(), st.randoms())
 def test_the_order_of_the_cells_does_not_decide_which_calls_are_excess(drawn, random):
     order = random.sample(range(len(drawn[0])), len(drawn[0]))
@@ -195,6 +200,7 @@ def test_a_lane_of_more_cells_than_one_holds_is_told(monkeypatch):
     assert "--lane-key" in warnings[0]
 
 
+@settings(max_examples=40)
 @given(scores, st.floats(0, 1), st.integers(0, 30_000), st.sampled_from(["solo", "scrublet"]))
 def test_no_lane_ever_loses_more_than_its_loading_explains(score, rate_per_1000, recovered, method):
     score = np.concatenate([score, np.linspace(0, 1, 50)])

@@ -71,7 +71,7 @@ def read_cleaning_table(store: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(store / "out" / "cleaning" / f"{name}.csv")
 
 
-@pytest.mark.parametrize("method", ["solo", "scrublet"])
+@pytest.mark.parametrize("method", ["solo", pytest.param("scrublet", marks=pytest.mark.full)])
 def test_a_label_loses_no_more_than_its_limit_and_the_rest_is_kept_and_marked(
     method, store, cells, t_cell_scores, monkeypatch, caplog
 ):
@@ -99,6 +99,7 @@ def test_a_label_loses_no_more_than_its_limit_and_the_rest_is_kept_and_marked(
     assert "--doublet-label-limit 0 leaves them out too" in caplog.text
 
 
+@pytest.mark.full
 def test_without_a_limit_by_label_the_loading_is_the_only_bound(store, cells, t_cell_scores, monkeypatch):
     call_by_score(monkeypatch, t_cell_scores)
     dataset = run(store, cells, doublet_label_limit=0)
@@ -158,6 +159,7 @@ def test_poor_cells_do_not_count_as_cells_of_the_lane(store, cells, monkeypatch)
     assert read_cleaning_table(store, "doublets_by_lane").loc[0, "recovered"] == 200
 
 
+@pytest.mark.full
 def test_lanes_are_bounded_each_by_its_own_cells(store, cells, monkeypatch):
     cells.obs["run"] = np.where(np.arange(N_CELLS) < 180, "large", "small")
     call_by_score(monkeypatch, np.where(np.arange(N_CELLS) < 29, 0.9, 0.2) + np.linspace(0.05, 0, N_CELLS))
@@ -167,7 +169,14 @@ def test_lanes_are_bounded_each_by_its_own_cells(store, cells, monkeypatch):
     assert lanes["doublets"].to_dict() == explained
 
 
-@pytest.mark.parametrize("options", [{}, {"doublet_rate": 0.1}, {"doublet_label_limit": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"doublet_rate": 0.1}, marks=pytest.mark.full),
+        pytest.param({"doublet_label_limit": 0.0}, marks=pytest.mark.full),
+    ],
+)
 def test_cleaned_cells_are_reused_with_the_same_bounds_only(
     store, cells, t_cell_scores, monkeypatch, options
 ):
@@ -184,6 +193,7 @@ def test_cleaned_cells_are_reused_with_the_same_bounds_only(
         assert table in (store / "out" / "dataset.html").read_text()
 
 
+@pytest.mark.full
 def test_the_seed_preset_keeps_to_the_bounds_too(store, monkeypatch):
     cells = simulate_cells(N_CELLS, 1_500)
     score = np.where(np.arange(N_CELLS) < 100, 0.9, 0.2) + np.linspace(0.05, 0, N_CELLS)
