@@ -156,7 +156,7 @@ def test_artifacts_that_cannot_be_written_are_named(store):
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "command", ["preprocess", "score", "models", "ledger", "rollback", "promote", "main"]
+    "command", ["preprocess", "score --input .", "models", "ledger", "rollback", "promote", "main"]
 )
 def test_every_command_says_it_in_one_line(command, tmp_path):
     gone = tmp_path / "gone"
@@ -165,14 +165,11 @@ def test_every_command_says_it_in_one_line(command, tmp_path):
         ({}, ["bash", "-c", script], "the current folder needs to be there"),
         (
             {"MLFLOW_TRACKING_URI": "mysql://a/b"},
-            [sys.executable, "-m", "annotary", command],
+            [sys.executable, "-m", "annotary", *command.split()],
             "Install the driver",
         ),
     ):
-        more = ["--input", str(tmp_path)] if command == "score" else []
-        ran = subprocess.run(
-            [*runs, *more], capture_output=True, text=True, cwd=tmp_path, env=os.environ | env
-        )
+        ran = subprocess.run(runs, capture_output=True, text=True, cwd=tmp_path, env=os.environ | env)
         assert ran.returncode == 1
         last = ran.stderr.strip().splitlines()[-1]
         assert last.startswith("annotary: error: ")

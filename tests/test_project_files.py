@@ -168,7 +168,8 @@ def test_readme_shows_the_layout_of_the_package():
 
 
 IN_README = (
-    "accuracy", "baselines", "confidence", "learning_curve", "main_job", "preprocess", "score", "transformer",
+    "accuracy", "baselines", "confidence", "doublet_models", "doublets", "learning_curve", "main_job",
+    "preprocess", "score", "transformer",
 )  # fmt: skip
 TABLES = dict.fromkeys(IN_README, "README.md") | {"levers": "benchmarks/transformer.md"}
 

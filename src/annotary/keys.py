@@ -12,6 +12,7 @@ N_GENES = "n_genes_by_counts"
 PCT_MITO = "pct_counts_mt"
 DOUBLET = "doublet"
 DOUBLET_PROBABILITY = "doublet_probability"
+DOUBLET_KEPT = "doublet_kept"
 
 # var of a dataset file
 IN_PANEL = "in_panel"

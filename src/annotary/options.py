@@ -227,6 +227,18 @@ class QualityOptions(StageConfig):
     doublet_epochs: int = Field(
         0, ge=0, description="Epochs of each of SOLO's two networks; 0 takes enough for the number of cells."
     )
+    doublet_rate: float = Field(
+        0.008,
+        ge=0,
+        le=1,
+        description="Expected share of doublets per 1,000 cells of a lane, up to 10,000; bounds the calls.",
+    )
+    doublet_label_limit: float = Field(
+        3.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Multiple of the expected doublets that a label may lose, others are kept; 0: no limit.",
+    )
     reuse: bool = Field(
         True, description="Take the doublet-free cells of an earlier run with the same inputs and settings."
     )

@@ -96,3 +96,25 @@ def test_long_facts_are_folded_away_and_short_ones_are_not():
 
 def test_the_template_lies_inside_the_package():
     assert (PROJECT / "src/annotary/evaluation/templates/dataset.html").is_file()
+
+
+def test_doublets_are_shown_by_label_with_what_was_expected():
+    doublets = pd.DataFrame(
+        {
+            "label": [EVIL, "T cell"],
+            "cells": [1700, 10],
+            "doublets": [34, 1],
+            "doublets_kept": [0, 4],
+            "doublet_rate": [0.02, 0.1],
+            "expected_rate": [0.021, 0.021],
+        }
+    )
+    page = Page(make_example(doublets=doublets))
+    start = page.cells.index("Called but kept")
+    assert page.cells[start - 5 : start] == ["Label", "Cells", "Left out", "Share", "Expected"]
+    assert page.cells[start + 1 : start + 19] == [
+        EVIL, "1,700", "34", "2.0 %", "2.1 %", "0",
+        "T cell", "10", "1", "10.0 %", "2.1 %", "4",
+        "All", "1,710", "35", "2.0 %", "2.1 %", "4",
+    ]  # fmt: skip
+    assert "Called but kept" not in Page(make_example()).cells

@@ -26,13 +26,19 @@ def simulate_counts(n_cells, *, seed=0):
     return csr_matrix(simulate_cells(n_cells, 60, seed=seed).X)
 
 
-def call(counts, lanes=None, *, method="solo", max_epochs=1, seed=0):
+def call(counts, lanes=None, *, method="solo", max_epochs=1, seed=0, **options):
     lanes = np.full(counts.shape[0], "all") if lanes is None else lanes
-    return call_doublets(lambda rows: counts[rows], lanes, method=method, max_epochs=max_epochs, seed=seed)
+    return call_doublets(
+        lambda rows: counts[rows], lanes, method=method, max_epochs=max_epochs, seed=seed, **options
+    )
 
 
 def make_lanes(*sizes):
     return np.concatenate([np.full(size, f"lane{number}") for number, size in enumerate(sizes)])
+
+
+MIXED_RATE = 50 / 750 / 0.75
+"""Rate for 1,000 cells by which 50 doublets are expected of 750 cells."""
 
 
 def mix_in_doublets():
@@ -44,7 +50,7 @@ def mix_in_doublets():
 @pytest.mark.slow
 def test_solo_finds_mixed_in_doublets_and_converges():
     counts, is_mixed = mix_in_doublets()
-    calls = call(counts, max_epochs=0, seed=42)
+    calls = call(counts, max_epochs=0, seed=42, rate_per_1000=MIXED_RATE)
     assert roc_auc_score(is_mixed, calls.probability) > 0.95
     assert calls.is_doublet[is_mixed].mean() > 0.8
     assert calls.is_doublet[~is_mixed].mean() < 0.1
@@ -63,7 +69,7 @@ def test_solo_trained_too_briefly_is_not_taken_for_converged():
 
 def test_scrublet_finds_mixed_in_doublets():
     counts, is_mixed = mix_in_doublets()
-    calls = call(counts, method="scrublet", seed=42)
+    calls = call(counts, method="scrublet", seed=42, rate_per_1000=MIXED_RATE)
     assert roc_auc_score(is_mixed, calls.probability) > 0.85
     assert calls.is_doublet[is_mixed].mean() > 0.4
     assert calls.is_doublet[~is_mixed].mean() < 0.1
@@ -202,7 +208,14 @@ def test_scrublet_does_not_load_scvi_tools():
 
 def report(**values):
     row = {"lane": "a", "method": "solo", "cells": 1000, "doublets": 80, "doublet_rate": 0.08}
-    row |= {"threshold": 0.5, "epochs": 20, "converged": True, "note": ""} | values
+    row |= {"recovered": 10_000, "expected_rate": 0.08, "explained": 100}
+    row |= {
+        "called": values.get("doublets", 80),
+        "threshold": 0.5,
+        "epochs": 20,
+        "converged": True,
+        "note": "",
+    } | values
     return pd.DataFrame([row])
 
 

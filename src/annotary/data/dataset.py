@@ -50,6 +50,8 @@ class DatasetRecord:
         Resolved configuration of the stage, as JSON.
     package_version
         annotary's version.
+    doublets
+        How many doublets were expected, called, left out and kept, as JSON; empty in files of older versions.
     """
 
     source: str
@@ -64,6 +66,7 @@ class DatasetRecord:
     leaky: bool
     config: str
     package_version: str
+    doublets: str = ""
 
     @property
     def dataset_hash(self) -> str:

@@ -40,6 +40,7 @@ def make_report(
     labels: pd.DataFrame,
     pictures: dict[str, bytes],
     notes: list[str],
+    doublets: pd.DataFrame | None = None,
 ) -> str:
     """Write a dataset's report as one HTML page that needs no other file.
 
@@ -59,6 +60,9 @@ def make_report(
         Caption and PNG.
     notes
         Warnings; empty if there is nothing to warn of.
+    doublets
+        ``label``, ``cells``, ``doublets`` that were left out, ``doublets_kept``, ``doublet_rate`` and
+        ``expected_rate`` of each label; None where none were looked for.
 
     Returns
     -------
@@ -75,7 +79,16 @@ def make_report(
         side_totals=[int(size) for size in labels.sum()],
         pictures=pictures,
         notes=notes,
+        doublets=[] if doublets is None else doublets.to_dict(orient="records"),
+        doublet_totals={} if doublets is None else _sum_doublets(doublets),
     )
+
+
+def _sum_doublets(doublets: pd.DataFrame) -> dict[str, float]:
+    """Sum the doublets of all labels; shares are those of all cells."""
+    totals = doublets[["cells", "doublets", "doublets_kept"]].sum().to_dict()
+    shares = doublets[["doublet_rate", "expected_rate"]].mul(doublets["cells"], axis=0).sum()
+    return totals | (shares / totals["cells"]).to_dict()
 
 
 def _follow_steps(steps: dict[str, int], unit: str) -> list[Step]:

@@ -1,8 +1,8 @@
 """Doublets, lane by lane: which cells are called, and what to make of how many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,13 @@ from scipy.sparse import csr_matrix
 
 from annotary.data.counts import count_cells_per_gene, sum_depth
 from annotary.errors import CountsError
+from annotary.quality.doublet_limits import (
+    MOST_CELLS,
+    RATE_PER_1000_CELLS,
+    count_explained,
+    expect_rate,
+    raise_threshold,
+)
 
 DoubletMethod = Literal["solo", "scrublet"]
 
@@ -21,7 +28,8 @@ MIN_GENES = 30
 """Below this many genes there is nothing to tell doublets by."""
 
 LANE_COLUMNS = (
-    "lane", "method", "cells", "doublets", "doublet_rate", "threshold", "epochs", "converged", "note"
+    "lane", "method", "cells", "recovered", "expected_rate", "explained", "called", "doublets",
+    "doublet_rate", "threshold", "epochs", "converged", "note",
 )  # fmt: skip
 CURVE_COLUMNS = ("lane", "network", "epoch", "train_loss", "validation_loss")
 
@@ -30,7 +38,7 @@ _LEAST_CELLS = 3
 _RATE_WARNING = 0.2
 _RATE_REFUSED = 0.5
 _MANY_CELLS = 1000
-"""A lane of this many cells has doublets: about 8, at 0.8 % a 1000 cells (10x Genomics, Chromium 3')."""
+"""A lane of this many cells has doublets: about 8."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,11 @@ class DoubletCalls:
     is_doublet
         The call, ``(n_cells,)``.
     lanes
-        One row a lane: ``lane``, ``method``, ``cells``, ``doublets``, ``doublet_rate``,
-        ``threshold``, ``epochs``, ``converged`` and ``note``. A lane that was not called
-        has no threshold (NaN), is not converged, and the note says why.
+        One row a lane: ``lane``, ``method``, ``cells``; ``recovered`` cells, ``expected_rate`` of doublets
+        among so many, and how many are ``explained`` by it; ``called`` by the method's own threshold,
+        ``doublets`` above the ``threshold`` that keeps to this number, ``doublet_rate``; ``epochs``,
+        ``converged`` and ``note``. A lane that was not called has no threshold (NaN), is not converged,
+        and the note says why.
     curves
         SOLO's losses: ``lane``, ``network`` (``scvi`` or ``solo``), ``epoch`` (from 1),
         ``train_loss`` and ``validation_loss``; empty for Scrublet.
@@ -97,8 +107,13 @@ def call_doublets(
     method: DoubletMethod,
     max_epochs: int,
     seed: int,
+    rate_per_1000: float = RATE_PER_1000_CELLS,
+    n_recovered: Mapping[str, int] | None = None,
 ) -> DoubletCalls:
     """Call doublets in each lane by itself; two cells of different lanes never shared a droplet.
+
+    No more are called than the lane's loading explains: the method's threshold is raised until
+    :func:`count_explained` cells lie above it.
 
     Parameters
     ----------
@@ -114,6 +129,10 @@ def call_doublets(
     seed
         Seed of each lane, so that a lane's calls do not depend on which others there
         are; the process's own random states are left as they were.
+    rate_per_1000
+        Share of doublets per 1,000 cells recovered from a lane.
+    n_recovered
+        Cells recovered from each lane, where these are not all of them.
     """
     probability = np.full(len(lanes), np.nan)
     is_doublet = np.zeros(len(lanes), dtype=bool)
@@ -124,8 +143,16 @@ def call_doublets(
         rows = np.flatnonzero(lanes == lane)
         title = f" of lane {lane}" if len(names) > 1 else ""
         calls = _call_lane(load_lane(rows), method=method, max_epochs=max_epochs, seed=seed, title=title)
-        probability[rows], is_doublet[rows] = calls.probability, calls.is_doublet
-        report.append(_report(str(lane), method, calls))
+        recovered = max(len(rows), (n_recovered or {}).get(str(lane), 0))
+        rate = expect_rate(recovered, rate_per_1000=rate_per_1000)
+        explained = count_explained(int(np.isfinite(calls.probability).sum()), rate)
+        bounded = _bound(calls, explained)
+        probability[rows], is_doublet[rows] = bounded.probability, bounded.is_doublet
+        report.append(
+            _report(str(lane), method, bounded)
+            | {"recovered": recovered, "expected_rate": rate, "explained": explained}
+            | {"called": int(calls.is_doublet.sum())}
+        )
         curves.append(calls.curves.assign(lane=str(lane)))
     return DoubletCalls(
         probability=probability,
@@ -147,33 +174,50 @@ def judge_doublet_rate(lanes: pd.DataFrame, *, place: str) -> list[str]:
 
     Returns
     -------
-    Warnings for a person: of lanes that were not called, that did not converge, that have more
-    than 20 % doublets, or none at all among at least 1000 cells.
+    Warnings for a person: of lanes that were not called, that did not converge, of which the method calls
+    more than the loading explains, that have more than 20 % doublets, or none at all among at least 1000
+    cells; and of lanes of more cells than one has.
 
     Raises
     ------
     CountsError
-        If more than half of a lane's cells are called: that is no doublet rate but a failure.
+        If the method calls more than half of a lane's cells: that is no doublet rate but a failure.
     """
     warnings = []
     for row in lanes.itertuples(index=False):
-        name = _NAMES[row.method]
         lane_place = f"{place}: lane {row.lane!r}" if len(lanes) > 1 else place
-        if row.doublet_rate > _RATE_REFUSED:
-            raise _refuse(lane_place, row.method, row.doublet_rate)
-        if row.note:
-            warnings.append(f"{lane_place}: {row.note}")
-        if row.doublet_rate > _RATE_WARNING:
-            warnings.append(
-                f"{lane_place}: {name} calls {row.doublet_rate:.0%} of the cells doublets; "
-                "more than 20 % is seldom right"
-            )
-        elif row.converged and row.doublets == 0 and row.cells >= _MANY_CELLS:
-            warnings.append(
-                f"{lane_place}: {name} calls none of {row.cells} cells a doublet, which is seldom right "
-                "unless doublets were removed before"
-            )
+        if row.called > _RATE_REFUSED * row.cells:
+            raise _refuse(lane_place, row.method, row.called / row.cells)
+        warnings += [f"{lane_place}: {doubt}" for doubt in _list_doubts(row)]
     return warnings
+
+
+def _list_doubts(row: Any) -> list[str]:
+    """List what is doubtful about a lane, a row of :attr:`DoubletCalls.lanes`."""
+    name = _NAMES[row.method]
+    doubts = [row.note] if row.note else []
+    if row.recovered > MOST_CELLS:
+        doubts.append(
+            f"{row.recovered} cells are more than one lane usually holds, and {row.expected_rate:.1%} "
+            "doublets are expected as of a full one; name the lanes with --lane-key, so that doublets are "
+            "looked for among cells that met"
+        )
+    if row.called > row.doublets:
+        doubts.append(
+            f"{name} calls {row.called} of {row.cells} cells doublets, where {row.expected_rate:.1%} are "
+            f"expected of {row.recovered} cells; the {row.doublets} of the highest scores, above "
+            f"{row.threshold:.4g}, are taken (--doublet-rate)"
+        )
+    if row.doublet_rate > _RATE_WARNING:
+        doubts.append(
+            f"{name} calls {row.doublet_rate:.0%} of the cells doublets; more than 20 % is seldom right"
+        )
+    elif row.converged and row.called == 0 and row.cells >= _MANY_CELLS:
+        doubts.append(
+            f"{name} calls none of {row.cells} cells a doublet, which is seldom right "
+            "unless doublets were removed before"
+        )
+    return doubts
 
 
 def _call_lane(
@@ -197,6 +241,13 @@ def _call_lane(
     is_doublet = np.zeros(len(usable), dtype=bool)
     probability[usable], is_doublet[usable] = calls.probability, calls.is_doublet
     return replace(calls, probability=probability, is_doublet=is_doublet)
+
+
+def _bound(calls: LaneCalls, explained: int) -> LaneCalls:
+    """Call the highest-scoring cells of a lane, and no more than its loading explains."""
+    tested = calls.probability[np.isfinite(calls.probability)]
+    threshold = raise_threshold(tested, calls.threshold, most=explained)
+    return replace(calls, threshold=threshold, is_doublet=calls.is_doublet & (calls.probability > threshold))
 
 
 def _leave_uncalled(n_cells: int, size: str) -> LaneCalls:

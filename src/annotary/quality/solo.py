@@ -59,7 +59,9 @@ def call_lane(counts: csr_matrix, *, max_epochs: int, seed: int, title: str = ""
 
     Returns
     -------
-    Probability of being a doublet, called above 0.5, and the losses of both networks.
+    Probability of being a doublet, called above 0.5, and the losses of both networks. Two thirds of what
+    the classifier sees are doublets, and its probabilities are as if that were so of the lane: they rank
+    cells, and how many are doublets is for the lane's loading to say.
     It has converged if :func:`has_converged` says so of the classifier.
     """
     max_epochs = max_epochs or choose_epochs(counts.shape[0])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
 
 from annotary import __version__, keys
 from annotary.config import PreprocessConfig
@@ -21,13 +20,11 @@ from annotary.data.labels import count_rare_labels, hash_label_table
 from annotary.data.similar_labels import settle_spellings
 from annotary.data.source import ROW_HASH, Cells, Columns, find_repeated_cells, read_cells
 from annotary.errors import InputFileError, summarize
-from annotary.evaluation.doublet_figures import draw_doublet_training
 from annotary.evaluation.figures import to_png
-from annotary.evaluation.quality_figures import draw_doublets, draw_quality
+from annotary.evaluation.quality_figures import draw_quality
 from annotary.log import say, warn
-from annotary.quality.doublets import N_TOP_GENES, DoubletCalls, call_doublets, judge_doublet_rate
 from annotary.quality.qc import QualityThresholds, judge_cells
-from annotary.quality.variable_genes import find_variable_genes
+from annotary.stages.doublet_calls import find_doublets
 from annotary.tracking import to_json
 
 _SUMMARY_NAME = "summary.json"
@@ -50,6 +47,8 @@ _SETTINGS = (
     "min_cells",
     "doublets",
     "doublet_epochs",
+    "doublet_rate",
+    "doublet_label_limit",
     "counts_layer",
     "similar_labels",
     "seed",
@@ -121,6 +120,7 @@ def clean_cells(
             inputs=list(cells.inputs),
             notes=_settle_labels(cells, config),
         )
+        n_recovered = _count_recovered(cells.obs, config.min_genes)
         labels = cells.obs[keys.LABEL]
         draft = _leave_out(draft, np.where(labels.isna(), "no label", ""), "cells_labelled")
         draft = _leave_out_repeated(draft)
@@ -128,10 +128,10 @@ def clean_cells(
         draft.pictures["quality"] = to_png(draw_quality(draft.cells.obs, _list_limits(config)))
         in_notebook_order = config.preset == "seed"
         if in_notebook_order:
-            draft = _remove_doublets(draft, config)
+            draft = _remove_doublets(draft, config, n_recovered)
         draft = _leave_out(draft, _judge(draft.cells, config), "cells_after_qc")
         if not in_notebook_order:
-            draft = _remove_doublets(draft, config)
+            draft = _remove_doublets(draft, config, n_recovered)
         rare = _find_rare(draft.cells.obs[keys.LABEL], config.min_cells_per_label)
         draft = _leave_out(draft, rare, "cells_kept")
         yield draft
@@ -279,54 +279,24 @@ def _find_rare(labels: pd.Series, min_cells: int) -> np.ndarray:
     return labels.map(lambda label: reasons.get(label, "")).to_numpy(dtype=object)
 
 
-def _remove_doublets(draft: Cleaning, config: PreprocessConfig) -> Cleaning:
+def _remove_doublets(draft: Cleaning, config: PreprocessConfig, n_recovered: dict[str, int]) -> Cleaning:
     """Call doublets in each lane, and leave them out."""
     if config.doublets == "none":
         return replace(draft, steps=draft.steps | {"cells_after_doublets": len(draft.cells.obs)})
-    cells = draft.cells
-    calls = call_doublets(
-        lambda rows: _load_lane(cells.take(rows)),
-        cells.obs[keys.LANE].to_numpy(dtype=str),
-        method=config.doublets,
-        max_epochs=config.doublet_epochs,
-        seed=config.seed,
-    )
-    for warning in (notes := judge_doublet_rate(calls.lanes, place=cells.place)):
-        warn(warning)
-    called = cells.obs.assign(**{keys.DOUBLET_PROBABILITY: calls.probability, keys.DOUBLET: calls.is_doublet})
-    columns = [keys.LABEL, keys.SOURCE, keys.LANE, keys.DOUBLET_PROBABILITY, keys.DOUBLET]
-    tables = {
-        "doublets": called[columns].rename_axis("cell_id").reset_index(),
-        "doublets_by_lane": calls.lanes,
-        "doublets_by_label": called.groupby(keys.LABEL)[keys.DOUBLET]
-        .agg(cells="size", doublet_rate="mean")
-        .reset_index(),
-    }
-    pictures = {
-        "doublets": to_png(draw_doublets(called, calls.lanes.set_index("lane")["threshold"].to_dict()))
-    }
-    if len(calls.curves):
-        pictures["doublet_training"] = to_png(draw_doublet_training(calls.curves))
+    found = find_doublets(draft.cells, config, n_recovered=n_recovered)
     draft = replace(
         draft,
-        cells=replace(cells, obs=called),
-        tables=draft.tables | tables,
-        pictures=draft.pictures | pictures,
-        metrics=draft.metrics | _measure_doublets(calls),
-        notes=draft.notes + notes,
+        cells=replace(draft.cells, obs=found.obs),
+        tables=draft.tables | found.tables,
+        pictures=draft.pictures | found.pictures,
+        metrics=draft.metrics | found.metrics,
+        notes=draft.notes + found.notes,
     )
-    reasons = np.where(calls.is_doublet, f"doublet ({config.doublets})", "")
+    reasons = np.where(found.obs[keys.DOUBLET], f"doublet ({config.doublets})", "")
     return _leave_out(draft, reasons, "cells_after_doublets")
 
 
-def _measure_doublets(calls: DoubletCalls) -> dict[str, float]:
-    """Measure the share of doublets, and of the lanes in which the caller has converged."""
-    return {
-        "doublet_rate": float(calls.is_doublet.mean()),
-        "doublet_lanes_converged": float(calls.lanes["converged"].astype(bool).mean()),
-    }
-
-
-def _load_lane(cells: Cells) -> csr_matrix:
-    """Load a lane's counts of its most variable genes, ``(n_cells, at most 2000)``."""
-    return cells.take_genes(find_variable_genes(cells, n_top_genes=N_TOP_GENES)).counts.load()
+def _count_recovered(obs: pd.DataFrame, min_genes: int) -> dict[str, int]:
+    """Count each lane's cells with enough genes, labelled or not: they were loaded together."""
+    is_cell = obs[keys.N_GENES] >= min_genes
+    return {str(lane): int(size) for lane, size in obs.loc[is_cell, keys.LANE].value_counts().items()}

@@ -66,12 +66,11 @@ def log_dataset_record(
         "class_counts": to_png(draw_class_counts(class_counts)),
     }
     run.log_metrics({name: float(size) for name, size in steps.items()} | cleaning.metrics)
-    run.log_table(class_counts, "class_counts")
-    run.log_table(dataset.var, "genes")
+    for name, table in (("class_counts", class_counts), ("genes", dataset.var)):
+        run.log_table(table, name)
     _log_split(run, dataset)
     run.log_dataset(dataset, path, context="preprocessing")
-    umap = picture.draw()
-    if umap is not None:
+    if (umap := picture.draw()) is not None:
         pictures["umap"] = umap
     for name, png in pictures.items():
         run.log_picture(png, name)
@@ -83,6 +82,7 @@ def log_dataset_record(
         labels=class_counts,
         pictures={_CAPTIONS[name]: pictures[name] for name in _CAPTIONS if name in pictures},
         notes=notes,
+        doublets=cleaning.tables.get("doublets_by_label"),
     )
     run.log_text(report, REPORT_NAME)
     with replacing(path.with_name(REPORT_NAME)) as temporary:

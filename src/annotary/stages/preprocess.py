@@ -82,7 +82,7 @@ def preprocess(config: PreprocessConfig) -> Preprocessed:
             open_picture(seed=config.seed) as picture,
             _get_clean_cells(sources, columns, output, config, run) as cleaning,
         ):
-            cells, tables = _design_dataset(cleaning.cells, sources, columns, config)
+            cells, tables = _design_dataset(cleaning, sources, columns, config)
             picture.start(cells, tables)
             dataset = write_dataset(target, cells.counts.iter_chunks(), tables)
             address = run.log_file(target, "dataset")
@@ -174,9 +174,10 @@ def _get_clean_cells(
 
 
 def _design_dataset(
-    cells: Cells, sources: list[Source], columns: Columns, config: PreprocessConfig
+    cleaning: Cleaning, sources: list[Source], columns: Columns, config: PreprocessConfig
 ) -> tuple[Cells, DatasetTables]:
     """Split the cells and choose the panel on the training side: kept genes of the cells, and tables."""
+    cells = cleaning.cells
     labels = encode_labels(cells.obs[keys.LABEL], place=f"{cells.place}: obs[{columns.label!r}]")
     sides, groups = split_cells(cells, labels.codes, config, group_column=columns.group)
     folds = assign_folds(
@@ -209,6 +210,7 @@ def _design_dataset(
         leaky=leaky,
         config=to_json(config.model_dump()),
         package_version=__version__,
+        doublets=to_json({name: n for name, n in cleaning.metrics.items() if name.startswith("doublet")}),
     )
     return cells.take_genes(common), DatasetTables(obs=obs, var=var, record=record)
 
@@ -232,7 +234,7 @@ def _make_obs(
         index=cleaned.index,
     )
     obs[keys.N_GENES] = cleaned[keys.N_GENES].to_numpy().astype(np.int64)
-    for name in (keys.DEPTH, keys.PCT_MITO, keys.DOUBLET_PROBABILITY, keys.DOUBLET):
+    for name in (keys.DEPTH, keys.PCT_MITO, keys.DOUBLET_PROBABILITY, keys.DOUBLET, keys.DOUBLET_KEPT):
         if name in cleaned:
             obs[name] = cleaned[name].to_numpy()
     if groups is not None:
