@@ -37,6 +37,27 @@ def naming_outages() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def naming_artifacts() -> Iterator[None]:
+    """Name the place of a run's artifacts where it cannot be written.
+
+    Raises
+    ------
+    StoreError
+        If the file system says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"artifacts of the run at {mlflow.get_artifact_uri()}",
+            expected="to be in a place where this user can write",
+            found=summarize(error),
+            remedy="Let the user write there, or set MLFLOW_EXPERIMENT_NAME to an experiment whose artifacts "
+            "lie elsewhere: mlflow experiments create --experiment-name NAME --artifact-location PLACE.",
+        ) from error
+
+
 def refuse_outage(error: Exception) -> None:
     """Raise what a failure means for people, where the store is away or does not let us in.
 

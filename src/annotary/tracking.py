@@ -25,8 +25,8 @@ from annotary import __version__
 from annotary.config import StageConfig
 from annotary.data.csv_text import write_csv
 from annotary.data.dataset import DatasetRecord, DatasetTables
-from annotary.errors import AnnotaryError, InputFileError, RegistryError, StoreError, summarize
-from annotary.outage import closing_soon, naming_outages, refuse_outage
+from annotary.errors import AnnotaryError, InputFileError, RegistryError, summarize
+from annotary.outage import closing_soon, naming_artifacts, naming_outages, refuse_outage
 from annotary.paths import hide_password, is_remote
 from annotary.tracking_store import connect as connect
 from annotary.tracking_store import describe_ui as describe_ui
@@ -109,7 +109,7 @@ class StageRun:
 
     def log_figure(self, figure: "Figure", name: str) -> None:
         """Log a figure as ``figures/NAME.png``."""
-        with _naming_artifacts():
+        with naming_artifacts():
             mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
 
     def log_picture(self, picture: bytes, name: str) -> None:
@@ -119,7 +119,7 @@ class StageRun:
 
     def log_text(self, text: str, name: str) -> None:
         """Log a text file."""
-        with _naming_artifacts():
+        with naming_artifacts():
             mlflow.log_text(text, name)
 
     def log_text_if_possible(self, text: str, name: str) -> bool:
@@ -132,7 +132,7 @@ class StageRun:
 
     def log_folder(self, folder: Path) -> None:
         """Log a folder with its files, under its name."""
-        with _naming_artifacts():
+        with naming_artifacts():
             mlflow.log_artifacts(str(folder), folder.name)
 
     def log_table(self, table: pd.DataFrame, name: str, *, index: bool = True) -> None:
@@ -142,7 +142,7 @@ class StageRun:
 
     def log_file(self, path: Path, folder: str) -> str:
         """Log a file; return its ``runs:/`` address."""
-        with _naming_artifacts():
+        with naming_artifacts():
             mlflow.log_artifact(str(path), folder)
         return f"runs:/{self.run_id}/{folder}/{path.name}"
 
@@ -153,33 +153,12 @@ class StageRun:
 
 
 @contextlib.contextmanager
-def _naming_artifacts() -> Iterator[None]:
-    """Name the place of a run's artifacts where it cannot be written.
-
-    Raises
-    ------
-    StoreError
-        If the file system says so.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"artifacts of the run at {mlflow.get_artifact_uri()}",
-            expected="to be in a place where this user can write",
-            found=summarize(error),
-            remedy="Let the user write there, or set MLFLOW_EXPERIMENT_NAME to an experiment whose artifacts "
-            "lie elsewhere: mlflow experiments create --experiment-name NAME --artifact-location PLACE.",
-        ) from error
-
-
-@contextlib.contextmanager
 def _log_new_file(name: str, folder: str) -> Iterator[Path]:
     """Log a file that the block writes."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
         yield path
-        with _naming_artifacts():
+        with naming_artifacts():
             mlflow.log_artifact(str(path), folder)
 
 
@@ -246,7 +225,7 @@ def _log_configuration(config: StageConfig) -> None:
     for name, value in described.items():
         if len(str(value)) > _LONGEST_PARAM:
             place = f"config/{name.removeprefix('config.')}.txt"
-            with _naming_artifacts():
+            with naming_artifacts():
                 mlflow.log_text(f"{value}\n", place)
             note = f"... ({len(str(value)):,} characters; all in the artifact {place})"
             described[name] = f"{str(value)[: _LONGEST_PARAM - len(note)]}{note}"
