@@ -12,9 +12,10 @@ ARGS ?=
 run: $(STAMP)
 	$(IN_VENV) mlflow run . --env-manager local --experiment-name annotary $(ARGS)
 
-# Two processes, each with one thread: most tests wait for a process, a disk or a server of their own.
+# Two processes, each with one thread: most tests wait for a process, a disk or a server of their own. Files go in
+# their order: by default those of few tests, which take longest, would come last, and one process wait for the other.
 test: lint types
-	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-full: test
 	$(IN_VENV) python -m pytest -m full

@@ -31,6 +31,7 @@ def test_a_model_labels_cells_that_it_was_not_trained_on(model, path, monkeypatc
     assert row["seconds"] > 0
 
 
+@pytest.mark.full
 def test_a_model_is_measured_in_a_process_of_its_own(path, capsys):
     row = benchmark.measure_model(path, benchmark.OURS[0], 1)
     assert row["whole_seconds"] > row["seconds"] > 0

@@ -131,6 +131,7 @@ def test_an_old_ledger_goes_on_and_is_bound(client):
     assert rollback(RollbackConfig(model_name=NAME)).number == "2"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("deleted", "left"), [("3", "2"), ("2", "1")])
 def test_a_deleted_version_is_noted_and_passed_over(client, deleted, left):
     for number in ("1", "2", "3"):
@@ -164,6 +165,7 @@ def test_a_champion_deleted_before_the_next_one_s_alias_was_set_does_not_undo_th
     assert list_aliases(NAME) == {CHAMPION: "2"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("is_old", [False, True])
 def test_the_history_of_a_renamed_model_goes_on_and_says_so(client, is_old):
     if is_old:

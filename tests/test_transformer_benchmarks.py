@@ -49,6 +49,7 @@ def test_flops_are_those_of_the_matrix_products():
     assert found.padding == 0
 
 
+@pytest.mark.full
 def test_every_network_is_measured(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed, "measure_memory", lambda *arguments: 123.0)
     monkeypatch.setattr(transformer_speed, "_PEAK_SIZE", 64)

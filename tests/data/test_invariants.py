@@ -97,6 +97,7 @@ def test_the_order_of_cells_does_not_change_the_dataset(seed, module_store, expe
     check_same(run(module_store, path), expected)
 
 
+@pytest.mark.full
 @few
 @given(seed=seeds)
 def test_the_order_of_genes_does_not_change_the_dataset(seed, module_store, expected):
@@ -136,6 +137,7 @@ def test_the_chunk_size_does_not_change_the_dataset(chunk_size, store, module_st
         check_same(run(module_store, path), expected)
 
 
+@pytest.mark.full
 @few
 @given(
     seed=seeds,
@@ -169,6 +171,7 @@ def write_as(adata: anndata.AnnData, path: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 @few
 @given(seed=seeds, formats=st.permutations(FORMATS), as_folder=st.booleans())
 def test_files_of_several_formats_give_the_dataset_of_one(seed, formats, as_folder, module_store, expected):

@@ -47,6 +47,7 @@ def mix_in_doublets():
     return vstack([counts, counts[one] + counts[other]], format="csr"), np.arange(750) >= 700
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_solo_finds_mixed_in_doublets_and_converges():
     counts, is_mixed = mix_in_doublets()

@@ -150,6 +150,7 @@ def test_cells_without_a_label_count_as_cells_of_the_lane(store, cells, monkeypa
     assert lane["expected_rate"] == pytest.approx(RATE)
 
 
+@pytest.mark.full
 def test_poor_cells_do_not_count_as_cells_of_the_lane(store, cells, monkeypatch):
     counts = cells.X.toarray()
     counts[:40, 5:] = 0

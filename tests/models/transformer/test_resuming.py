@@ -92,6 +92,7 @@ def test_a_single_cell_that_does_not_fit_is_an_error(monkeypatch):
         fit()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_two_processes_train_as_one_does():
     plain = {"gene_dropout": 0.0, "thinning": 0.0, "max_epochs": 2}
