@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from annotary.errors import RegistryError
+from annotary.errors import RegistryError, StoreError
 from annotary.registry import RegisteredVersion, find_renamed, get_version
 from annotary.tracking import DATASET_HASH_TAG, SPLIT_HASH_TAG
 from annotary.version_check import VersionFinding, check_head, check_version
@@ -18,10 +18,9 @@ def check_recorded(record: Mapping[str, object]) -> Iterator[VersionFinding]:
     record
         ``uns["annotary"]`` of an annotated file.
     """
-    name, number = str(record.get("model_name")), str(record.get("model_version"))
-    uri = f"models:/{name}/{number}"
+    name, uri = str(record.get("model_name")), name_recorded(record)
     try:
-        version = _find(name, number, str(record.get("run_id")))
+        version = _find(record)
     except RegistryError as error:
         yield VersionFinding(uri, False, f"found {error.found}")
         return
@@ -40,12 +39,30 @@ def check_recorded(record: Mapping[str, object]) -> Iterator[VersionFinding]:
     yield check_head(version.name, str(record.get("ledger_head", "")))
 
 
-def _find(name: str, number: str, run_id: str) -> RegisteredVersion:
-    """Find a version, under another name if its registered model was renamed."""
+def name_recorded(record: Mapping[str, object]) -> str:
+    """Give the address of the version that a record names."""
+    return f"models:/{record.get('model_name')}/{record.get('model_version')}"
+
+
+def find_recorded(record: Mapping[str, object]) -> RegisteredVersion | None:
+    """Find the version that a record names; None where the registry has it not."""
     try:
-        return get_version(name, number)
+        return _find(record)
+    except StoreError:
+        raise
     except RegistryError:
-        renamed = find_renamed(number, run_id)
+        return None
+
+
+def _find(record: Mapping[str, object]) -> RegisteredVersion:
+    """Find a version, under another name if its registered model was renamed."""
+    number = str(record.get("model_version"))
+    try:
+        return get_version(str(record.get("model_name")), number)
+    except StoreError:
+        raise
+    except RegistryError:
+        renamed = find_renamed(number, str(record.get("run_id")))
         if renamed is None:
             raise
         return renamed

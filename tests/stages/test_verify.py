@@ -274,6 +274,28 @@ def test_what_the_registry_does_not_hold_is_not_called_whole(scored, monkeypatch
         refuse_altered(findings, "file")
 
 
+@pytest.mark.parametrize("address", ["sqlite:///{}/another.db", "sqlite:///{}/a folder", "foo://nowhere"])
+def test_without_its_store_a_file_is_not_called_whole_and_alterations_are_named(scored, tmp_path, address):
+    def relabel(data):
+        data.obs["conf_score"] = 0.5
+
+    (tmp_path / "a folder").mkdir()
+    altered = alter(scored.target, relabel, tmp_path / "altered.h5ad")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(address.format(tmp_path))
+    try:
+        findings, worse = ask(scored.target), ask(altered)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert not [one for one in findings if one.holds is False]
+    open_ones = [one.what for one in findings if one.holds is None and "against the registry" in one.says]
+    assert [what.split()[0].split("/")[0] for what in open_ones] == ["scoring", "models:"]
+    with pytest.raises(UncheckedError, match=r"not checked against the registry.*Set MLFLOW_TRACKING_URI"):
+        refuse_altered(findings, "file")
+    with pytest.raises(OutputError, match="conf_score"):
+        refuse_altered(worse, "file")
+
+
 def test_a_file_of_an_older_annotary_is_not_called_whole(scored, tmp_path):
     def age(data):
         del data.uns["annotary"]["written"], data.uns["annotary"]["record_hash"]

@@ -1,7 +1,7 @@
 """verify: an annotated file against the registry, the file that was annotated, and itself."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ from annotary.data.h5ad_elements import read_table
 from annotary.data.hashing import hash_source
 from annotary.data.hdf5 import open_hdf5, read_element
 from annotary.data.special_files import refuse_special_files
-from annotary.errors import AnnotaryError, InputFileError, OutputError
+from annotary.errors import AnnotaryError, InputFileError, OutputError, RegistryError
 from annotary.first_look import FirstLook, open_first_look
 from annotary.outage import naming_outages
-from annotary.recorded_version import check_recorded
+from annotary.recorded_version import check_recorded, find_recorded, name_recorded
 from annotary.scoring.findings import Finding
 from annotary.scoring.input_check import check_content
 from annotary.scoring.tables import TABLE_SUFFIXES
 from annotary.scoring.written import CellOrder, Written, find_records
 from annotary.scoring.written_check import check_elements, check_labels, check_record, check_seal
-from annotary.stages.written_log import find_written
+from annotary.stages.written_log import find_written, has_run, leave_open
 from annotary.tracking import connect
 
 __all__ = ["Finding", "UncheckedError", "refuse_altered", "verify"]
@@ -45,15 +45,25 @@ def verify(config: VerifyConfig) -> list[Finding]:
     """
     with open_first_look(config.read_timeout) as first:
         first.begin()
-        connect()
         path = Path(config.file)
         _refuse_table(path)
         first.look(path)
         records = read_records_of(path)
-        findings = [*_check_file(path, records), *_check_versions(records.values())]
+        absence = _find_absence()
+        findings = list(_check_file(path, records, absence))
+        findings += _check_versions(records.values(), absence)
         if config.input:
             return [*findings, *_check_input(path, records, Path(config.input), first)]
         return [*findings, Finding("input", None, "not checked: name it with --input")]
+
+
+def _find_absence() -> str:
+    """Open the tracking store; say why it cannot be asked, and nothing where it can."""
+    try:
+        connect()
+    except RegistryError as error:
+        return f"{error.place}: {error.found}"
+    return ""
 
 
 def refuse_altered(findings: list[Finding], file: str) -> None:
@@ -123,14 +133,14 @@ def _refuse_table(path: Path) -> None:
         )
 
 
-def _check_file(path: Path, records: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
-    """Check each prefix's columns and record."""
+def _check_file(path: Path, records: Mapping[str, dict[str, Any]], absence: str) -> Iterator[Finding]:
+    """Check each prefix's columns and record; ``absence`` says why the store cannot be asked."""
     with open_hdf5(path) as file:
         obs = read_table(file, "obs", path=path)
         order = CellOrder(obs.index)
         for prefix, record in records.items():
             yield from check_labels(file, record, obs, prefix)
-            told, held = find_written(record)
+            told, held = (leave_open(record, absence), None) if absence else find_written(record)
             yield told
             seal = check_seal(record, prefix)
             if held is not None:
@@ -142,14 +152,24 @@ def _check_file(path: Path, records: Mapping[str, dict[str, Any]]) -> Iterator[F
                 yield from check_elements(file, written, order)
 
 
-def _check_versions(records: Any) -> Iterator[Finding]:
+def _check_versions(records: Iterable[dict[str, Any]], absence: str) -> Iterator[Finding]:
     """Check that the versions are there and the recorded ones, their files and their ledger as they were."""
     seen = set()
     for record in records:
+        why = absence or ("" if _is_known(record) else "the store has neither it nor the scoring run")
+        if why:
+            says = f"not checked against the registry: {why}"
+            yield Finding(name_recorded(record), None, says, is_needed=True)
+            continue
         for one in check_recorded(record):
             if (one.what, one.says) not in seen:
                 yield Finding(one.what, one.holds, one.says)
             seen.add((one.what, one.says))
+
+
+def _is_known(record: Mapping[str, Any]) -> bool:
+    """Tell whether the store has the version or the scoring run of a record: else it is another's store."""
+    return find_recorded(record) is not None or has_run(record)
 
 
 def _check_input(

@@ -87,8 +87,7 @@ def find_written(record: Mapping[str, Any]) -> tuple[Finding, dict[str, Any] | N
     -------
     What came of the search, and the record that the run holds; None where it holds none.
     """
-    run_id = str(record.get("scoring_run_id", ""))
-    what = f"scoring run {run_id or '(none)'}"
+    run_id, what = _name_run(record)
     if WRITTEN not in record:
         return _leave_open(what, "an older annotary wrote the file, and kept no hashes"), None
     facts = describe_run(run_id) if run_id else None
@@ -99,6 +98,23 @@ def find_written(record: Mapping[str, Any]) -> tuple[Finding, dict[str, Any] | N
         is_other = f"a run of {facts.stage or 'something else'} with {facts.tags.get(MODEL_TAG, 'no model')}"
         return Finding(what, False, f"it is {is_other}, no score run of {model}"), None
     return _search(what, record, facts)
+
+
+def leave_open(record: Mapping[str, Any], why: str) -> Finding:
+    """Say why the scoring run that a record names could not be asked."""
+    return _leave_open(_name_run(record)[1], why)
+
+
+def has_run(record: Mapping[str, Any]) -> bool:
+    """Tell whether the store has the scoring run that a record names."""
+    run_id, _ = _name_run(record)
+    return bool(run_id) and describe_run(run_id) is not None
+
+
+def _name_run(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Give the id of the scoring run that a record names, and what it is called."""
+    run_id = str(record.get("scoring_run_id", ""))
+    return run_id, f"scoring run {run_id or '(none)'}"
 
 
 def _search(what: str, record: Mapping[str, Any], facts: RunFacts) -> tuple[Finding, dict[str, Any] | None]:
