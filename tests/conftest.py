@@ -10,6 +10,7 @@ from types import ModuleType
 
 import mlflow
 import pytest
+from hypothesis import settings
 from simulate import write_cells
 
 from annotary.config import MainConfig
@@ -32,6 +33,10 @@ SMALL = {
     "device": "cpu",
 }
 """Parameters of a main job that takes seconds."""
+
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,7 @@ def test_the_order_of_genes_does_not_change_the_dataset(seed, module_store, expe
     check_same(run(module_store, path), expected)
 
 
+@pytest.mark.full
 @few
 @given(
     store=st.sampled_from(sorted(STORES)),

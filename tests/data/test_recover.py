@@ -315,8 +315,8 @@ def test_later_cell_that_gives_no_counts_is_refused(tmp_path):
     log_expr.data[log_expr.indptr[140] + 5] *= 1.07
     path = write(tmp_path / "in.h5ad", log_expr)
     with (
+        pytest.raises(CountsError, match=r"counts off an integer at cell 'cell140'"),
         open_counts(path) as file,
-        pytest.raises(CountsError, match=r"X \(log1p, counts recovered\) needs .* at cell 'cell140'"),
     ):
         list(file.iter_chunks(32))
 

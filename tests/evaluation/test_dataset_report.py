@@ -111,7 +111,7 @@ def test_doublets_are_shown_by_label_with_what_was_expected():
     )
     page = Page(make_example(doublets=doublets))
     start = page.cells.index("Called but kept")
-    assert page.cells[start - 5 : start] == ["Label", "Cells", "Left out", "Share", "Expected"]
+    assert page.cells[start - 5 : start] == ["Label", "Cells", "Left out", "Share left out", "Share expected"]
     assert page.cells[start + 1 : start + 19] == [
         EVIL, "1,700", "34", "2.0 %", "2.1 %", "0",
         "T cell", "10", "1", "10.0 %", "2.1 %", "4",

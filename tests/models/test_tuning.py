@@ -213,6 +213,7 @@ open_study("shared", sys.argv[1], first_trials=[{"x": 1}, {"x": 2}], n_trials=4,
 """
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_processes_that_open_a_new_storage_at_once_make_it_once(tmp_path):
     storage = f"sqlite:///{tmp_path / 'new.db'}"
@@ -279,6 +280,7 @@ def start_worker(storage: str, log: Path, *, n_trials: int, seconds: float) -> s
     return subprocess.Popen(command)
 
 
+@pytest.mark.full
 def test_two_processes_split_the_trials_of_one_study(tmp_path):
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     logs = [tmp_path / "a.log", tmp_path / "b.log"]
@@ -296,6 +298,7 @@ def test_two_processes_split_the_trials_of_one_study(tmp_path):
     assert [sum(record.params == params for record in records) for params in first] == [1] * len(first)
 
 
+@pytest.mark.full
 def test_the_trial_of_a_killed_process_is_done_by_another(tmp_path):
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     victim = start_worker(storage, tmp_path / "a.log", n_trials=3, seconds=60)

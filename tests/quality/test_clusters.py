@@ -46,6 +46,7 @@ def thin(counts: csr_matrix, share: float, *, seed: int = 0) -> csr_matrix:
     return kept
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("share", [1.0, 0.95, 0.9])
 def test_a_cell_counted_twice_is_on_one_side(share):
     adata = simulate_cells(400, 300)

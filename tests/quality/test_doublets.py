@@ -270,6 +270,7 @@ def test_losses_of_each_lane_and_network_are_kept_and_drawn():
     np.testing.assert_array_equal(drawn, rows["validation_loss"])
 
 
+@pytest.mark.full
 def test_a_small_lane_is_trained_to_the_end_though_its_validation_loss_rises_first():
     counts, _ = mix_in_doublets()
     calls = call(counts[:120], max_epochs=45)

@@ -23,6 +23,7 @@ def test_the_positions_are_those_of_this_process(log_expr):
     np.testing.assert_array_equal(positions, embed_cells(log_expr, seed=3))
 
 
+@pytest.mark.full
 def test_a_failure_is_a_warning(log_expr, caplog, monkeypatch):
     monkeypatch.setattr(embedding_process, "save_npz", lambda *args, **options: None)
     with caplog.at_level(logging.WARNING, logger="annotary"), open_embedding(seed=3) as process:

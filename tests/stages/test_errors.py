@@ -1,12 +1,15 @@
 """Bad input ends with one clear line, a FAILED run, and nothing half written."""
 
 import json
+import shutil
+import uuid
 
 import anndata
 import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import leave_out_embedding, leave_store, use_store
 from mlflow.exceptions import MlflowException
 from simulate import simulate_cells, write_cells
 
@@ -142,13 +145,34 @@ def test_a_dataset_that_is_none_is_refused(store, cells_file):
 class TestScoring:
     """Files that a champion cannot annotate."""
 
+    @pytest.fixture(scope="class")
+    def trained(self, empty_store, tmp_path_factory):
+        """A folder in which a champion was trained, once, and a copy of it: stores keep absolute paths."""
+        folder, copy = tmp_path_factory.mktemp("champion"), tmp_path_factory.mktemp("copy") / "champion"
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            leave_out_embedding(monkeypatch)
+            use_store(empty_store, folder, monkeypatch)
+            source = write_cells(folder / "cells.h5ad")
+            dataset = preprocess(make_config(folder, source, n_top_genes=60)).address
+            baselines(BaselinesConfig(dataset=dataset, n_trials=1))
+            evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
+            promote(PromoteConfig())
+            leave_store()
+        shutil.copytree(folder, copy)
+        return folder, copy
+
     @pytest.fixture
-    def champion(self, store, cells_file):
-        dataset = preprocess(make_config(store, cells_file, n_top_genes=60)).address
-        baselines(BaselinesConfig(dataset=dataset, n_trials=1))
-        evaluate(EvaluateConfig(dataset=dataset, device="cpu"))
-        promote(PromoteConfig())
-        return store
+    def champion(self, trained, monkeypatch):
+        folder, copy = trained
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+        store = (folder / "mlflow.db").rename(folder / f"{uuid.uuid4()}.db")  # MLflow holds the last one open
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+        mlflow.set_tracking_uri(f"sqlite:///{store}")
+        mlflow.set_experiment("tests")
+        yield folder
+        leave_store()
 
     def test_fewer_than_half_of_the_panel_is_refused(self, champion):
         other = simulate_cells(30)

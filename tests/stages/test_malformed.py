@@ -124,11 +124,21 @@ def check_nothing_written(output: Path) -> None:
     assert [name for name in left if name.startswith(TEMPORARY_PREFIX)] == []
 
 
+ALWAYS = {
+    "symbolic link", "gzipped", "zarr", "npy", "label table with a byte order mark", "CSC", "dense",
+    "anndata 0.6: tables of records, index 'index', sparse", "anndata 0.7: tables with __categories",
+    "log1p in X, counts in a layer", "dtype >f8, dense", "some labels text 'nan'", "10x h5", "10x folder",
+}  # fmt: skip
+"""Inputs that are taken, and so cost a whole preprocess, of which every run checks these."""
+
+
 def list_cases():
     for case in CASES.values():
         marks = []
         if case.name == "no permission to read" and IS_ROOT:
             marks.append(pytest.mark.skip(reason="root may read everything"))
+        if isinstance(case.outcome, Accepted) and case.name not in ALWAYS:
+            marks.append(pytest.mark.full)
         yield pytest.param(case, id=case.name, marks=marks)
 
 

@@ -314,6 +314,7 @@ def test_a_dry_run_without_a_champion_trains_and_annotates_nothing(store):
     assert not list((store / "out").glob("*.annotated.h5ad"))
 
 
+@pytest.mark.full
 def test_a_second_job_on_the_same_data_keeps_the_champion(store):
     source = write_cells(store / "cells.h5ad")
     values = SMALL | {"max_epochs": 1, "n_trials": 1}

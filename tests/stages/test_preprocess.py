@@ -20,6 +20,8 @@ from annotary.data.dataset import Dataset, read_dataset
 from annotary.errors import ConfigError, GeneOverlapError, LabelError
 from annotary.stages.preprocess import preprocess
 
+pytestmark = pytest.mark.usefixtures("no_embedding")
+
 
 def run(store: Path, **changes: object) -> Dataset:
     """Preprocess simulated cells."""
@@ -333,7 +335,7 @@ def test_the_seed_preset_chooses_the_panel_on_all_cells_and_is_marked_leaky(stor
     assert list(honest.var["score"]) != list(leaky.var["score"])
 
 
-def test_the_report_is_one_page_beside_the_dataset_and_in_the_run(store):
+def test_the_report_is_one_page_beside_the_dataset_and_in_the_run(embedding_here, store):
     dataset = run(store)
     page = (store / "out" / "dataset.html").read_text()
     assert dataset.record.dataset_hash in page

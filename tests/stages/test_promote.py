@@ -237,6 +237,7 @@ def split_again(folder, *, seed: int) -> None:
     train(preprocess_file(folder / "cells0.h5ad", folder / "again", seed=seed).address)
 
 
+@pytest.mark.full
 def test_cells_that_the_champion_was_trained_on_do_not_count(evaluated, tmp_path, monkeypatch):
     promote(PromoteConfig())
     split_again(tmp_path, seed=7)

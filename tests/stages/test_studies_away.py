@@ -98,6 +98,7 @@ def test_a_file_that_may_not_be_written_is_named(dataset, tmp_path):
     assert not list(Path().glob("file:*"))
 
 
+@pytest.mark.full
 def test_a_file_that_another_program_locks_in_mid_search_keeps_the_trials_that_are_done(
     dataset, tmp_path, monkeypatch
 ):

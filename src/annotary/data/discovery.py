@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from annotary.data.hashing import hash_source
+from annotary.data.special_files import name_link
 from annotary.data.tenx import MATRIX_NAMES
 from annotary.errors import InputFileError
 
@@ -161,7 +162,7 @@ def check_readable(path: Path) -> None:
         raise InputFileError(
             path,
             expected=f"to be a {'folder' if os.path.isdir(path) else 'file'} that can be read",
-            found="no such file"
+            found=f"no such file{name_link(path)}"
             if isinstance(error, FileNotFoundError)
             else (getattr(error, "strerror", None) or str(error)).lower(),
             remedy=_choose_remedy(error),

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from annotary.errors import InputFileError
+from annotary.errors import InputFileError, printable
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -30,6 +30,14 @@ def refuse_special_files(path: Path) -> None:
             for name in names:
                 inner = Path(folder, name)
                 _refuse(inner, inner.stat())
+
+
+def name_link(path: Path) -> str:
+    """Say that a file that is not there is a link, and where it leads; empty for what is none."""
+    try:
+        return f": it is a link to {printable(os.readlink(path))!r}"
+    except (OSError, ValueError):
+        return ""
 
 
 def _refuse(path: Path, about: os.stat_result) -> None:

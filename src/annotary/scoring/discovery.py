@@ -18,7 +18,7 @@ from annotary.data.discovery import (
     strip_ending,
 )
 from annotary.data.pickles import is_pickle
-from annotary.data.special_files import refuse_special_files
+from annotary.data.special_files import name_link, refuse_special_files
 from annotary.errors import InputFileError, printable
 from annotary.log import warn
 from annotary.paths import is_remote
@@ -92,17 +92,9 @@ class ScoreInput:
             raise InputFileError(
                 self.address,
                 expected="to be a file that can be read",
-                found=(getattr(error, "strerror", None) or str(error)).lower() + _name_link(self.path),
+                found=(getattr(error, "strerror", None) or str(error)).lower() + name_link(self.path),
                 remedy="Check the path; relative paths start from the folder of the call.",
             ) from error
-
-
-def _name_link(path: Path) -> str:
-    """Say where a link leads; empty for what is none."""
-    try:
-        return f", which a link to {printable(os.readlink(path))!r} leads to"
-    except (OSError, ValueError):
-        return ""
 
 
 @dataclass

@@ -107,6 +107,7 @@ def test_an_error_in_on_epoch_comes_through():
         fit(on_epoch=fail)
 
 
+@pytest.mark.full
 def test_training_says_nothing_but_its_progress_and_writes_no_file(tmp_path):
     script = (
         "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
