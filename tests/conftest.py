@@ -100,6 +100,10 @@ class EmbeddingHere:
 
 @pytest.fixture(autouse=True)
 def embedding_here(monkeypatch):
+    embed_here(monkeypatch)
+
+
+def embed_here(monkeypatch) -> None:
     monkeypatch.setattr(
         "annotary.stages.training_picture.open_embedding",
         lambda *, seed: contextlib.nullcontext(EmbeddingHere(seed)),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy
-from conftest import shared_data
+from conftest import embed_here, shared_data
 from scipy.sparse import csr_matrix
 from simulate import simulate_cells
 
@@ -335,7 +335,8 @@ def test_the_seed_preset_chooses_the_panel_on_all_cells_and_is_marked_leaky(stor
     assert list(honest.var["score"]) != list(leaky.var["score"])
 
 
-def test_the_report_is_one_page_beside_the_dataset_and_in_the_run(embedding_here, store):
+def test_the_report_is_one_page_beside_the_dataset_and_in_the_run(store, monkeypatch):
+    embed_here(monkeypatch)
     dataset = run(store)
     page = (store / "out" / "dataset.html").read_text()
     assert dataset.record.dataset_hash in page
