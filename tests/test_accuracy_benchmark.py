@@ -315,6 +315,7 @@ def test_results_without_calls_are_not_compared():
     assert make_comparison(make_results("cells", LINEAR, [0.5])) == ""
 
 
+@pytest.mark.full
 def test_the_transformer_and_its_vote_label_held_out_cells(data, monkeypatch):
     monkeypatch.setattr(accuracy_networks, "TrainingConfig", partial(TrainingConfig, max_epochs=4))
     _, train, held_out = next(accuracy.iter_folds(data))
@@ -350,6 +351,7 @@ def test_celltypist_labels_held_out_cells(data):
     assert predict_first_fold(data, predict_celltypist) > 0.9
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_scanvi_labels_held_out_cells(donors):
     assert predict_first_fold(donors, predict_scanvi, scvi_epochs=20, scanvi_epochs=10) > 0.7

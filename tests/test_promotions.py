@@ -160,6 +160,7 @@ def test_a_decision_that_moves_nothing_does_not_undo_what_a_person_did_meanwhile
     assert note_outside_move(NAME).after == "4"
 
 
+@pytest.mark.full
 def test_a_rollback_that_another_process_was_quicker_with_is_not_done_twice(versions, monkeypatch):
     for number in ("1", "2", "3"):
         promote(number)

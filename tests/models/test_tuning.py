@@ -265,6 +265,7 @@ def test_the_fitted_model_is_calibrated_by_the_scores_of_held_out_cells(kind):
     np.testing.assert_array_equal(kept.calibration.before, made_again.calibration.before)
 
 
+@pytest.mark.full
 def test_trials_are_tabulated_and_their_importance_measured():
     result = run(make_search("random_forest"), n_trials=8)
     table = tabulate_trials(result.trials, part="fold")

@@ -16,6 +16,7 @@ def log_expr():
     return csr_matrix(np.random.default_rng(0).poisson(0.5, (60, 40)).astype(np.float32))
 
 
+@pytest.mark.full
 def test_the_positions_are_those_of_this_process(log_expr):
     with open_embedding(seed=3) as process:
         process.start(log_expr)

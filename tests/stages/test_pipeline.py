@@ -300,6 +300,7 @@ def test_score_gives_the_labels_that_evaluate_reported(outcome):
     np.testing.assert_allclose(given[keys.CONF_SCORE], predictions[f"{name}_conf_score"], atol=1e-5)
 
 
+@pytest.mark.full
 def test_a_dry_run_without_a_champion_trains_and_annotates_nothing(store):
     source = write_cells(store / "cells.h5ad")
     values = SMALL | {"max_epochs": 1, "n_trials": 1}

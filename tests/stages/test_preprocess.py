@@ -253,6 +253,7 @@ def test_files_of_two_species_are_refused(store):
         run(store, input=f"{first},{second}")
 
 
+@pytest.mark.full
 def test_clusters_stay_on_one_side_and_every_label_is_on_each(store):
     dataset = run(store, split="cluster", n_top_genes=0)
     assert (sides_of_groups(dataset) == 1).all()

@@ -262,6 +262,7 @@ def test_a_version_that_does_not_answer_is_an_error_for_people(evaluated, tmp_pa
         ask_again(gone, dataset, dataset.take(keys.TEST), device="cpu")
 
 
+@pytest.mark.full
 def test_a_champion_for_other_labels_is_no_rival(evaluated, tmp_path):
     promote(PromoteConfig())
     other = simulate_cells(seed=1)
