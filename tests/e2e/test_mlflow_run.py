@@ -16,6 +16,8 @@ from simulate import simulate_cells, write_cells
 from annotary import keys
 from annotary.scoring.ledger_file import LEDGER_NAME
 
+pytestmark = pytest.mark.full
+
 BIN = Path(sys.executable).parent
 
 FRESH_PROCESS = """
@@ -103,7 +105,6 @@ def scored(main_job, folder) -> pd.Series:
     return anndata.read_h5ad(folder / "scored" / "query.annotated.h5ad").obs[keys.PREDICTED_LABELS]
 
 
-@pytest.mark.full
 def test_every_version_predicts_in_a_fresh_process_without_the_project_and_without_pickle(scored, folder):
     done = subprocess.run(
         [
@@ -134,7 +135,6 @@ def test_no_file_of_a_registered_model_is_a_pickle(main_job, folder):
     assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".pt", ".joblib", ".bin"}]
 
 
-@pytest.mark.full
 def test_a_failing_stage_fails_the_parent_with_its_own_message(folder):
     source = folder / "fractions.h5ad"
     adata = simulate_cells()
