@@ -182,8 +182,9 @@ def test_a_read_only_output_is_one_error_and_changes_nothing(lab):
     with mounted(lab.output, "size=10m,ro"):
         done = subprocess.run([*WORKER, str(lab.folder)], env=ENVIRONMENT, capture_output=True, text=True)
         assert done.returncode != 0
-        assert "OutputError" in done.stderr
+        assert "LedgerFileError" in done.stderr
         assert "needs to be a ledger that can be written" in done.stderr
+        assert "its file system can only be read. Mount it so that it can be written" in done.stderr
         assert lab.list_outputs() == []
 
 

@@ -56,6 +56,12 @@ def describe_failure(path: Path, error: Exception) -> OutputError:
             f"{error}: the file system gives no locks",
             "Name a folder with --output whose file system knows locks, such as a local disk.",
         )
+    if _is_read_only(path.parent):
+        return _refuse(
+            path,
+            f"{error}: its file system can only be read",
+            "Mount it so that it can be written, or name another folder with --output.",
+        )
     if kind in _RIGHTS or isinstance(error, PermissionError):
         return _refuse(
             path,
@@ -66,6 +72,14 @@ def describe_failure(path: Path, error: Exception) -> OutputError:
     if isinstance(error, sqlite3.Error) and is_damage(error):
         return _refuse(path, str(error), "Start again: it is made anew from the annotated files then.")
     return _refuse(path, str(error), "Check the disk of its folder, or name another folder with --output.")
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Tell a file system that nobody may write to."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def refuse_busy(path: Path) -> LedgerFileError:
