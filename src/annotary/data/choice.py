@@ -98,9 +98,11 @@ def choose_place(path: Path, places: list[Place], depth_key: str) -> CountsFile:
     while candidates:
         best, notes = choose_most_complete([one.figures for one in candidates])
         chosen = candidates[best]
+        counts, figures = chosen.counts, chosen.figures
         try:
-            counts = chosen.counts or chosen.place.open()
-            figures = _measure(chosen.place, counts)
+            if counts is None:
+                counts = chosen.place.open()
+                figures = _measure(chosen.place, counts)
         except (CountsError, InputFileError):
             del candidates[best]
             continue
