@@ -1,6 +1,7 @@
 """One family of errors: each names the place, what it needs, what was found, and the remedy."""
 
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 _LONGEST_SUMMARY = 200
@@ -115,6 +116,12 @@ class StoreError(RegistryError):
 
 class AccessError(RegistryError):
     """The tracking store does not know the user, or does not let it do this."""
+
+
+def list_some(parts: Sequence[str], *, most: int, separator: str = ", ", what: str = "") -> str:
+    """List the first parts, and how many more there are (``what`` follows their number)."""
+    told, more = separator.join(parts[:most]), len(parts) - most
+    return f"{told}{separator.strip(', ')} and {more} more{what}" if more > 0 else told
 
 
 def summarize(error: Exception) -> str:

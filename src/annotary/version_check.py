@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotary.data.hashing import hash_strings
-from annotary.errors import BundleError, RegistryError
+from annotary.errors import BundleError, RegistryError, list_some
 from annotary.ledger import Ledger, LedgerError, check_mark
 from annotary.log import warn
 from annotary.logged_models import get_logged_tags
@@ -172,11 +172,8 @@ def check_files(version: RegisteredVersion, folder: Path, ledger: Ledger) -> Ite
         return
     compared = find_alterations(folder, manifest_hash=manifest_hash, package=_read_package(package))
     if compared.altered:
-        named = ", ".join(compared.altered[:_MOST_NAMED])
-        more = len(compared.altered) - _MOST_NAMED
-        yield VersionFinding(
-            what, False, f"altered, gone or added: {named}" + (f" and {more} more" if more > 0 else "")
-        )
+        named = list_some(compared.altered, most=_MOST_NAMED)
+        yield VersionFinding(what, False, f"altered, gone or added: {named}")
         return
     if manifest_hash:
         yield VersionFinding(what, True, f"{compared.n_files} files as they were registered")

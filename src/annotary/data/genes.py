@@ -107,6 +107,17 @@ def count_restored(var: pd.DataFrame, gene_ids: pd.Index) -> int:
     return sum(alter_name(str(own[at])) == alter_name(str(gene_ids[at])) for at in differs)
 
 
+def note_restored(var: pd.DataFrame, gene_ids: pd.Index, *, place: str, whose: str) -> list[str]:
+    """Tell of genes that have the names ``gene_ids``, ``(n_genes,)``, but for what R alters; or nothing."""
+    n_restored = count_restored(var, gene_ids)
+    if not n_restored:
+        return []
+    return [
+        f"{place}: {n_restored:,} genes have names as R or another tool altered them, such as HLA.A for "
+        f"HLA-A; they are taken as the {whose}."
+    ]
+
+
 def _name_once(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Take the pairs whose first name occurs once."""
     counts = Counter(altered for altered, _ in pairs)

@@ -10,7 +10,7 @@ from annotary.data.damage import READERS_RAISE
 from annotary.data.hashing import hash_file
 from annotary.data.missing import count_texts_for_missing, find_missing
 from annotary.data.packed import open_text, read_line
-from annotary.errors import LabelError, summarize
+from annotary.errors import LabelError, list_some, summarize
 from annotary.log import say, warn
 
 MIN_CELLS_PER_LABEL = 3
@@ -222,16 +222,12 @@ def encode_labels(labels: pd.Series, *, place: str) -> Labels:
         raise LabelError(
             place,
             expected=f"at least {MIN_CELLS_PER_LABEL} cells of each label, one for each side of the split",
-            found=_list_some([f"{size} of {name!r}" for name, size in rare.items()])
+            found=list_some(
+                [f"{size} of {name!r}" for name, size in rare.items()], most=_MOST_NAMED, what=" labels"
+            )
             + " after quality control",
             remedy=f"Pass --min-cells-per-label {MIN_CELLS_PER_LABEL} to leave them out, or relabel them.",
         )
     names = tuple(sorted(sizes.index))
     codes = pd.Index(names).get_indexer(labels).astype(np.int64)
     return Labels(names=names, codes=codes)
-
-
-def _list_some(parts: list[str]) -> str:
-    """List the first few, and how many more there are."""
-    more = len(parts) - _MOST_NAMED
-    return ", ".join(parts[:_MOST_NAMED]) + (f" and {more} more labels" if more > 0 else "")

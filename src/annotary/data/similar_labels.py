@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from annotary.errors import LabelError
+from annotary.errors import LabelError, list_some
 
 SimilarLabels = Literal["warn", "merge", "refuse"]
 
@@ -83,11 +83,10 @@ def settle_spellings(labels: pd.Series, *, choice: SimilarLabels, place: str) ->
         return labels, []
     told = [_describe(group) for group in groups]
     if choice == "refuse":
-        more = len(told) - _MOST_NAMED
         raise LabelError(
             place,
             expected="each label spelt in one way",
-            found="; ".join(told[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else ""),
+            found=list_some(told, most=_MOST_NAMED, separator="; "),
             remedy="Correct them, or pass --similar-labels merge.",
         )
     if choice == "warn":

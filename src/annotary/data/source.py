@@ -16,16 +16,16 @@ from annotary.data.discovery import Source
 from annotary.data.genes import (
     choose_gene_column,
     clean_gene_ids,
-    count_restored,
     find_mito_columns,
     find_shared_genes,
+    note_restored,
 )
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.hashing import hash_rows
 from annotary.data.labels import read_label_table, read_labels
 from annotary.data.obs import read_depth, read_obs_names, read_obs_numbers
 from annotary.data.scratch import CHUNK_SIZE, CountsStore, StoredCounts, open_store
-from annotary.errors import InputFileError
+from annotary.errors import InputFileError, list_some
 from annotary.log import say
 from annotary.progress import track
 
@@ -187,10 +187,15 @@ def _read_all(
         obs = obs.set_index(_make_unique(obs))
         gene_ids = _name_genes(files)
         shared = find_shared_genes(gene_ids, places=[file.place for file in files])
+        is_mito = [find_mito_columns(file.var, ids) for file, ids in zip(files, gene_ids, strict=True)]
         store = stores.enter_context(open_store(folder, len(shared)))
-        for name, values in _measure_all(files, gene_ids, shared, columns, store).items():
+        for name, values in _measure_all(files, gene_ids, is_mito, shared, columns, store).items():
             obs[name] = values
-        place = files[0].place if len(files) == 1 else _name_all([source.name for source in sources])
+        place = (
+            files[0].place
+            if len(files) == 1
+            else list_some([source.name for source in sources], most=_MOST_NAMED)
+        )
         return Cells(
             counts=store.view(),
             obs=obs,
@@ -199,7 +204,9 @@ def _read_all(
             inputs=tuple(_describe(file, source) for file, source in zip(files, sources, strict=True)),
             n_genes_read=max(ids.nunique() for ids in gene_ids),
             notes=tuple(
-                note for file, ids in zip(files, gene_ids, strict=True) for note in _list_notes(file, ids)
+                note
+                for file, ids, mask in zip(files, gene_ids, is_mito, strict=True)
+                for note in _list_notes(file, ids, mask)
             ),
         )
 
@@ -210,22 +217,11 @@ def _describe(file: CountsFile, source: Source) -> str:
     return f"{place}, {file.n_cells:,} cells x {len(file.var):,} genes"
 
 
-def _name_all(names: list[str]) -> str:
-    """Name the first files, and how many more there are."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _list_notes(file: CountsFile, gene_ids: pd.Index) -> list[str]:
+def _list_notes(file: CountsFile, gene_ids: pd.Index, is_mito: np.ndarray) -> list[str]:
     """List what a person should know of a file that was read."""
     notes = file.list_notes()
-    n_restored = count_restored(file.var, gene_ids)
-    if n_restored:
-        notes.append(
-            f"{file.place}: {n_restored:,} genes have names as R or another tool altered them, such as HLA.A "
-            "for HLA-A; they are taken as the first file's."
-        )
-    if not find_mito_columns(file.var, gene_ids).any():
+    notes += note_restored(file.var, gene_ids, place=file.place, whose="first file's")
+    if not is_mito.any():
         notes.append(
             f"{file.place}: none of its {len(gene_ids):,} genes has the name of a mitochondrial one (MT-CO1, "
             "mt-Co1, MT.CO1): the mitochondrial share of its cells is taken as 0."
@@ -314,6 +310,7 @@ def _name_genes(files: list[CountsFile]) -> list[pd.Index]:
 def _measure_all(
     files: list[CountsFile],
     gene_ids: list[pd.Index],
+    is_mito: list[np.ndarray],
     shared: pd.Index,
     columns: Columns,
     store: CountsStore,
@@ -323,9 +320,10 @@ def _measure_all(
     measured = {name: np.empty(n_cells) for name in (keys.DEPTH, keys.N_GENES, keys.PCT_MITO)}
     measured[ROW_HASH] = np.empty(n_cells, dtype=np.uint64)
     first = 0
-    for file, ids in zip(files, gene_ids, strict=True):
+    for file, ids, mask in zip(files, gene_ids, is_mito, strict=True):
         rows = slice(first, first + file.n_cells)
-        _append(file, ids, shared, store, {name: values[rows] for name, values in measured.items()})
+        target = shared.get_indexer(ids).astype(np.int32)
+        _append(file, target, mask, store, {name: values[rows] for name, values in measured.items()})
         if columns.depth:
             measured[keys.DEPTH][rows] = read_depth(file, columns.depth)
         if columns.n_genes:
@@ -335,14 +333,17 @@ def _measure_all(
 
 
 def _append(
-    file: CountsFile, gene_ids: pd.Index, shared: pd.Index, store: CountsStore, into: dict[str, np.ndarray]
+    file: CountsFile,
+    target: np.ndarray,
+    is_mito: np.ndarray,
+    store: CountsStore,
+    into: dict[str, np.ndarray],
 ) -> None:
     """Append a file's counts to the store, and measure its cells over all of its genes."""
-    target = shared.get_indexer(gene_ids).astype(np.int32)
-    is_mito = find_mito_columns(file.var, gene_ids).astype(np.float64)
+    is_mito = is_mito.astype(np.float64)
     with track(None, f"reading {file.path.name}", total=file.n_cells, unit="cell") as bar:
         for start, chunk in file.iter_chunks(CHUNK_SIZE):
-            aligned = move_columns(chunk, target, n_columns=len(shared))
+            aligned = move_columns(chunk, target, n_columns=store.n_genes)
             if not aligned.data.all():
                 aligned.eliminate_zeros()
             store.append(aligned)

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from annotary import keys
-from annotary.data.genes import count_restored, find_mito_columns
+from annotary.data.genes import find_mito_columns, note_restored
 from annotary.data.h5ad import CountsFile, open_counts
 from annotary.data.obs import read_depth
 from annotary.models.bundle import Annotation, Bundle
@@ -141,7 +141,7 @@ def _collect(
     n_found = int(chunks.has_gene.sum())
     warnings = [
         *counts_file.list_notes(),
-        *_list_renamed(counts_file, gene_ids),
+        *note_restored(counts_file.var, gene_ids, place=counts_file.place, whose="model's"),
         *_list_warnings(counts_file, bundle, n_found=n_found, has_depth=chunks.depth is not None),
     ]
     return AnnotatedCells(
@@ -154,16 +154,6 @@ def _collect(
         more_columns={keys.QUALITY: union_categoricals(chunks.flags)} if chunks.flags else {},
         survey=chunks.survey,
     )
-
-
-def _list_renamed(counts_file: CountsFile, gene_ids: pd.Index) -> Iterator[str]:
-    """Tell of genes that have the model's names but for what R alters."""
-    n_restored = count_restored(counts_file.var, gene_ids)
-    if n_restored:
-        yield (
-            f"{counts_file.place}: {n_restored:,} genes have names as R or another tool altered them, such "
-            "as HLA.A for HLA-A; they are taken as the model's."
-        )
 
 
 def _list_warnings(

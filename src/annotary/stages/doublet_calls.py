@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 from annotary import keys
 from annotary.config import PreprocessConfig
 from annotary.data.source import Cells
+from annotary.errors import list_some
 from annotary.evaluation.doublet_figures import draw_doublet_training
 from annotary.evaluation.figures import to_png
 from annotary.evaluation.names import shorten
@@ -120,12 +121,12 @@ def _judge_labels(by_label: pd.DataFrame, *, place: str, limit: float) -> list[s
     named = [
         f"{shorten(str(row.label))} {row.doublets + row.doublets_kept} of {row.cells} cells called, "
         f"{row.doublets} left out"
-        for row in over.head(_MOST_NAMED).itertuples(index=False)
+        for row in over.itertuples(index=False)
     ]
-    more = f"; and {len(over) - _MOST_NAMED} more labels" if len(over) > _MOST_NAMED else ""
+    told = list_some(named, most=_MOST_NAMED, separator="; ", what=" labels")
     return [
         f"{place}: more of some labels are called doublets than {limit:g} times what is expected of their "
-        f"cells ({'; '.join(named)}{more}); the other {over['doublets_kept'].sum()} are kept and marked "
+        f"cells ({told}); the other {over['doublets_kept'].sum()} are kept and marked "
         f"{keys.DOUBLET_KEPT} (--doublet-label-limit 0 leaves them out too)"
     ]
 

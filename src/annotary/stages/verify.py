@@ -11,7 +11,7 @@ from annotary.data.h5ad_elements import read_table
 from annotary.data.hashing import hash_source
 from annotary.data.hdf5 import open_hdf5, read_element
 from annotary.data.special_files import refuse_special_files
-from annotary.errors import AnnotaryError, InputFileError, OutputError, RegistryError
+from annotary.errors import AnnotaryError, InputFileError, OutputError, RegistryError, list_some
 from annotary.first_look import FirstLook, open_first_look
 from annotary.outage import naming_outages
 from annotary.recorded_version import check_recorded, find_recorded, name_recorded
@@ -78,11 +78,10 @@ def refuse_altered(findings: list[Finding], file: str) -> None:
     """
     altered = [f"{one.what}: {one.says}" for one in findings if one.holds is False]
     if altered:
-        more = len(altered) - _MOST_FINDINGS
         raise OutputError(
             file,
             expected="to be as annotary wrote it, from a version that is as it was registered",
-            found="; ".join(altered[:_MOST_FINDINGS]) + (f"; and {more} more" if more > 0 else ""),
+            found=list_some(altered, most=_MOST_FINDINGS, separator="; "),
             remedy="Annotate the input again with annotary score.",
         )
     unchecked = [f"{one.what}: {one.says}" for one in findings if one.holds is None and one.is_needed]
