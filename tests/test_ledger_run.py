@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 import mlflow
 import pytest
+from mlflow.entities import Run
 
-from annotary import promotions
+from annotary import ledger_run, promotions
 from annotary.anchors import find_anchors
 from annotary.config import CHAMPION, PREVIOUS, RollbackConfig
 from annotary.errors import RegistryError
@@ -211,6 +212,44 @@ def test_an_empty_experiment_of_the_ledger_s_name_is_no_ledger_and_no_obstacle(c
     client.create_experiment(TITLE)
     promote("1")
     assert list_aliases(NAME)[CHAMPION] == "1"
+
+
+@pytest.mark.parametrize("moment", ["before it looks for the run", "after it looked for the run"])
+def test_two_first_promotions_at_once_meet_in_one_ledger(client, monkeypatch, moment):
+    ours, rename, search = read_ledger(NAME), mlflow.MlflowClient.rename_experiment, ledger_run._search
+
+    def rename_second(*arguments: str) -> None:
+        monkeypatch.setattr(mlflow.MlflowClient, "rename_experiment", rename)
+        ledger_run.make_run(read_memory(NAME))  # the other process
+        rename(*arguments)
+
+    def search_beside(*arguments: str, **named: str) -> list[Run]:
+        monkeypatch.setattr(ledger_run, "_search", search)
+        if moment.startswith("before"):
+            promote("1")
+        found = search(*arguments, **named)
+        if moment.startswith("after"):
+            promote("1")
+        return found
+
+    monkeypatch.setattr(mlflow.MlflowClient, "rename_experiment", rename_second)
+    monkeypatch.setattr(ledger_run, "_search", search_beside)
+    assert not append(ours, Decision(PROMOTED, "", "2", "a test", "2"))
+    assert [entry.decision.after for entry in catch_up(NAME).entries] == ["1"]
+
+
+def test_a_run_that_another_process_is_about_to_name_is_not_taken_for_the_ledger(client, monkeypatch):
+    found = []
+
+    def rename(*_: str) -> None:
+        monkeypatch.undo()
+        found.append(ledger_run.find_run(read_memory(NAME), {}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.MlflowClient, "rename_experiment", rename)
+    with pytest.raises(KeyboardInterrupt):
+        ledger_run.make_run(read_memory(NAME))
+    assert found == [None]
 
 
 @pytest.mark.parametrize("trash", ["run", "experiment"])

@@ -23,6 +23,8 @@ RUN_TAG = "annotary.ledger_run"
 MODEL_TAG = "annotary.ledger_model"
 
 _EXPERIMENTS = "annotary-promotions/"
+_UNNAMED = "annotary-promotions.new/"
+"""Experiments in which a ledger's run is made; not among those above, so that nobody takes it yet."""
 _NOTE = (
     "The promotion ledger: each parameter is an entry, the oldest first, with the hash of the one before. "
     "`annotary ledger` prints it and checks the chain."
@@ -142,7 +144,7 @@ def make_run(model: ModelMemory) -> Run:
     one in a fixed order is tried, so that processes meet at the same name.
     """
     client = mlflow.MlflowClient()
-    experiment_id = client.create_experiment(f"{_EXPERIMENTS}{model.name}/{uuid.uuid4().hex}")
+    experiment_id = client.create_experiment(f"{_UNNAMED}{uuid.uuid4().hex}")
     tags = {LEDGER_TAG: model.name, MODEL_TAG: model.created, MLFLOW_RUN_NOTE: _NOTE}
     run = client.create_run(experiment_id, tags=tags, run_name=f"promotions of {model.name}")
     client.set_terminated(run.info.run_id)
@@ -286,13 +288,14 @@ def _is_active(run: Run) -> bool:
 
 
 def _find_other(model: ModelMemory, title: str) -> Run | None:
-    """Find the run that another process made for the same registered model in an experiment."""
+    """Find the run that another process made for the same registered model in an experiment.
+
+    The model is asked after the runs: whoever wrote an entry had bound the run to it before.
+    """
+    runs = filter(_is_active, _search(model.name, title=title))
+    same = [run for run in runs if run.data.tags.get(MODEL_TAG) == model.created]
     bound = read_memory(model.name).run_id
-    for run in filter(_is_active, _search(model.name, title=title)):
-        same = run.data.tags.get(MODEL_TAG) == model.created
-        if same and (run.info.run_id == bound or not _has_entries(run)):
-            return run
-    return None
+    return next((run for run in same if run.info.run_id == bound or not _has_entries(run)), None)
 
 
 def _search(name: str = "", *, title: str = "") -> list[Run]:
