@@ -14,11 +14,13 @@ run: $(STAMP)
 
 # Two processes, each with one thread: most tests wait for a process, a disk or a server of their own. Files go in
 # their order: by default those of few tests, which take longest, would come last, and one process wait for the other.
+PYTEST = $(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: lint types
-	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-full: test
-	$(IN_VENV) python -m pytest -m full
+	$(PYTEST) -m full
 
 lint: $(STAMP)
 	$(IN_VENV) ruff check .

@@ -43,7 +43,7 @@ def finish(process: subprocess.Popen) -> dict[str, str]:
 
 def finish_measured(process: subprocess.Popen) -> tuple[dict[str, str], int]:
     """Wait for the status of each file, and the peak memory, kB."""
-    said, _ = process.communicate(timeout=900)
+    said, _ = process.communicate(timeout=1500)
     assert process.returncode == 0
     told = json.loads(said)
     return told["files"], told["peak_kb"]
@@ -235,6 +235,7 @@ def test_a_clock_that_was_set_back_changes_nothing(lab, undisturbed):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)
 def test_ten_thousand_tiny_files_are_annotated_in_bounded_memory(tmp_path):
     lab = Lab(tmp_path)
     patterns = [lab.add(f"p{number}.h5ad", seed=number, n_cells=3) for number in range(10)]

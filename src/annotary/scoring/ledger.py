@@ -28,7 +28,7 @@ from annotary.scoring.ledger_rows import (
     FAILED,
     Details,
     FileRow,
-    read_rows,
+    iter_rows,
 )
 from annotary.scoring.output_rows import OutputRows
 
@@ -133,8 +133,8 @@ class Ledger:
             judged = self._judge_own(own, identity)
             if judged is not None:
                 return judged
-            others = self._list_rivals(address, identity, sha256)
-            if sha256 is None and (others or identity.size < 0):
+            others = self._iter_rivals(address, identity, sha256)
+            if sha256 is None and (identity.size < 0 or any(others)):
                 return Entry(Standing.IN_DOUBT)
             for other in others:
                 if other["status"] == CLAIMED and other["sha256"] in (None, sha256):
@@ -265,9 +265,13 @@ class Ledger:
 
     def _select(self, where: str, *values: object) -> list[FileRow]:
         """Read the rows of files that meet a condition, and parse."""
+        return list(self._iter_rows(where, *values))
+
+    def _iter_rows(self, where: str, *values: object) -> Iterator[FileRow]:
+        """Read the rows of files that meet a condition at once, and go through those that parse."""
         with reading(self._database):
             found = self._database.execute(f"SELECT * FROM files WHERE {where}", values).fetchall()
-        return read_rows(found)
+        return iter_rows(found)
 
     def _find(self, address: str) -> FileRow | None:
         """Find the row of a file."""
@@ -287,21 +291,20 @@ class Ledger:
             return Entry(Standing.REFUSED, details=row["details"]) if is_ours else None
         return Entry(Standing.KNOWN, row["target"], row["details"]) if self._is_intact(row) else None
 
-    def _list_rivals(self, address: str, identity: Identity, sha256: str | None) -> list[FileRow]:
-        """List some rows of files that may have the same content, done or being done; those done first."""
-        rows = self._select(
+    def _iter_rivals(self, address: str, identity: Identity, sha256: str | None) -> Iterator[FileRow]:
+        """Go through some files that may have the same content, done or being done; those done first."""
+        alive: set[str] | None = None
+        for row in self._iter_rows(
             "key = ? AND (size = ? OR size < 0 OR ? < 0)"
             " AND (status = ? OR (status = ? AND sha256 = coalesce(?, sha256)))"
             " ORDER BY status = ? DESC LIMIT ?",
             *(self.key, identity.size, identity.size, CLAIMED, DONE, sha256, DONE, _MOST_RIVALS),
-        )
-        alive = self.list_alive() if any(row["status"] == CLAIMED for row in rows) else set()
-        return [
-            row
-            for row in rows
-            if row["status"] == DONE
-            or (row["run"] in alive and row["run"] != self.run and row["address"] != address)
-        ]
+        ):
+            if row["status"] == CLAIMED:
+                alive = self.list_alive() if alive is None else alive
+                if row["run"] not in alive or row["run"] == self.run or row["address"] == address:
+                    continue
+            yield row
 
     def _choose_target(self, address: str, name: str) -> str:
         """Choose an output that no other file has, and that a file keeps."""
